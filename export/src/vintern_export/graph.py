@@ -1,0 +1,124 @@
+"""Builds an ONNX graph from shapes; its weights stay streams until the graph is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
+
+from vintern_export.numbers import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from onnx import NodeProto
+
+    from vintern_export.weights import Weight
+
+OPSET = 21
+"""LayerNormalization (17) and Gelu (20) are the newest standard operators used."""
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+ONNX_DTYPES = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph. Named axes are strings, fixed sizes integers."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Graph:
+    """A graph under construction.
+
+    ``node`` and its wrappers take and return tensor names. ``precision`` is the format of weights and arithmetic;
+    the ports decide for themselves.
+    """
+
+    def __init__(self, name: str, precision: Precision) -> None:
+        self.name = name
+        self.precision = precision
+        self.inputs: list[Port] = []
+        self.outputs: list[Port] = []
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, Weight] = {}
+        self.constants: dict[str, TensorProto] = {}
+
+    def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """Declares an input."""
+        self.inputs.append(Port(name, dtype, tuple(shape)))
+        return name
+
+    def output(self, name: str, dtype: str, shape: Sequence[int | str]) -> str:
+        """Declares an output; some node must produce a tensor of this name."""
+        self.outputs.append(Port(name, dtype, tuple(shape)))
+        return name
+
+    def weight(self, name: str, weight: Weight) -> str:
+        """Adds a weight, stored outside the graph file in the graph's precision."""
+        self.weights[name] = weight
+        return name
+
+    def constant(self, values: Sequence[int] | int) -> str:
+        """A small int64 constant, stored in the graph file."""
+        array = np.asarray(values, dtype=np.int64)
+        name = "constant." + ("x".join(str(v) for v in array.reshape(-1)) if array.ndim else f"scalar.{array}")
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def node(
+        self, op: str, inputs: Sequence[str], output: str | Sequence[str], domain: str = "", **attributes: Any
+    ) -> str:
+        """Adds a node and returns its first output."""
+        outputs = [output] if isinstance(output, str) else list(output)
+        name = next(text for text in outputs if text)
+        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, domain=domain, **attributes))
+        return name
+
+    def linear(self, value: str, name: str, weight: Weight, bias: Weight | None, output: str | None = None) -> str:
+        """value @ weight + bias; the weights are named ``name``.weight and ``name``.bias."""
+        product = name if bias is None else f"{name}.product"
+        if output is not None and bias is None:
+            product = output
+        product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
+        if bias is None:
+            return product
+        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], output or name)
+
+    def cast_in(self, value: str) -> str:
+        """A float32 input in the graph's precision."""
+        if self.precision is Precision.FP32:
+            return value
+        return self.node("Cast", [value], f"{value}.cast", to=TensorProto.FLOAT16)
+
+    def cast_out(self, value: str, output: str) -> str:
+        """The graph's precision back to float32, as ``output``."""
+        if self.precision is Precision.FP32:
+            return self.node("Identity", [value], output)
+        return self.node("Cast", [value], output, to=TensorProto.FLOAT)
+
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Operator set versions, with the standard domain spelled out."""
+        used = {"ai.onnx": OPSET}
+        if any(node.domain == MICROSOFT for node in self.nodes):
+            used[MICROSOFT] = 1
+        return used
+
+    @property
+    def variant_ports(self) -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+        """Inputs and outputs as ONNX value infos."""
+        inputs = [helper.make_tensor_value_info(p.name, ONNX_DTYPES[p.dtype], p.shape) for p in self.inputs]
+        outputs = [helper.make_tensor_value_info(p.name, ONNX_DTYPES[p.dtype], p.shape) for p in self.outputs]
+        return inputs, outputs

@@ -1,0 +1,95 @@
+"""Writes a graph as ``NAME.onnx`` and its weights as ``NAME.onnx.data``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import OperatorSetIdProto, TensorProto, helper
+
+from vintern_export import __version__
+from vintern_export.errors import UnsupportedCheckpointError
+from vintern_export.graph import IR_VERSION, ONNX_DTYPES, Graph
+from vintern_export.numbers import FloatArray, Precision, RawArray
+from vintern_export.output import FileRecord, HashedFile, Progress, write_file
+from vintern_export.weights import element_count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALIGNMENT = 4096
+"""Offsets of weights in the data file: a page, so that a runtime can map each of them."""
+
+
+def data_size(graph: Graph) -> int:
+    """Bytes the graph's data file will take."""
+    size = 0
+    for weight in graph.weights.values():
+        size += -size % ALIGNMENT + element_count(weight) * graph.precision.numpy.itemsize
+    return size
+
+
+def write_graph(graph: Graph, folder: Path, progress: Progress) -> list[FileRecord]:
+    """Streams the weights to the data file, then writes the graph file. Returns both records, graph file first."""
+    data_path = folder / f"{graph.name}.onnx.data"
+    initializers: list[TensorProto] = []
+    with HashedFile(data_path, progress) as file:
+        for name, weight in graph.weights.items():
+            offset = file.pad_to(ALIGNMENT)
+            for piece in weight.pieces():
+                file.write(convert(piece, graph.precision, name))
+            length = file.size - offset
+            expected = element_count(weight) * graph.precision.numpy.itemsize
+            if length != expected:
+                raise AssertionError(f"{name}: wrote {length} bytes of {expected}")
+            initializers.append(external_tensor(graph, name, weight.shape, data_path.name, offset, length))
+        data = file.record()
+    model = onnx_model(graph, initializers)
+    return [write_file(folder / f"{graph.name}.onnx", model, progress), data]
+
+
+def convert(values: FloatArray, precision: Precision, name: str) -> RawArray:
+    """Values in the graph's precision.
+
+    Raises:
+        UnsupportedCheckpointError: a finite value does not fit float16.
+    """
+    if precision is Precision.FP32:
+        return np.ascontiguousarray(values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        half = np.ascontiguousarray(values, dtype=np.float16)
+    if not np.isfinite(half).all():
+        peak = float(np.abs(values).max())
+        raise UnsupportedCheckpointError(
+            f"tensor {name}", f"a value of magnitude {peak:g}", "magnitudes up to 65504 with --precision fp16",
+            "Export with --precision fp32.",
+        )  # fmt: skip
+    return half
+
+
+def external_tensor(
+    graph: Graph, name: str, shape: tuple[int, ...], location: str, offset: int, length: int
+) -> TensorProto:
+    """An initializer whose values lie in the data file."""
+    tensor = TensorProto(name=name, dims=shape, data_type=ONNX_DTYPES[graph.precision.value])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def onnx_model(graph: Graph, initializers: list[TensorProto]) -> bytes:
+    """The serialised graph file."""
+    inputs, outputs = graph.variant_ports
+    body = helper.make_graph(
+        graph.nodes, graph.name, inputs, outputs, initializer=[*initializers, *graph.constants.values()]
+    )
+    opsets: list[OperatorSetIdProto] = [
+        helper.make_opsetid("" if domain == "ai.onnx" else domain, version) for domain, version in graph.opsets.items()
+    ]
+    model = helper.make_model(
+        body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="vintern-export", producer_version=__version__
+    )
+    return bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,148 @@
+"""The vision encoder graph: pixel_values [tiles, 3, S, S] -> features [tiles, patches, C]."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vintern_export.config_types import NormType, VisionConfig
+from vintern_export.graph import MICROSOFT, Graph
+from vintern_export.numbers import FloatArray, Precision
+from vintern_export.tables import resize_position_embedding
+from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
+
+if TYPE_CHECKING:
+    from vintern_export.checkpoint import Checkpoint
+
+EMBEDDINGS = "vision_model.embeddings."
+
+
+def build_vision_encoder(checkpoint: Checkpoint, precision: Precision) -> Graph:
+    """Builds the tower up to the selected feature layer, class token dropped, no final normalisation."""
+    vision = checkpoint.config.vision
+    graph = Graph("vision_encoder", precision)
+    side = vision.image_size
+    pixels = graph.input("pixel_values", "fp32", ["tiles", 3, side, side])
+    graph.output("features", "fp32", ["tiles", vision.patches, vision.hidden_size])
+    hidden = embed_patches(graph, checkpoint, graph.cast_in(pixels))
+    for index in range(vision.num_exported_layers):
+        hidden = VisionLayer(graph, checkpoint, index).build(hidden)
+    patches = graph.node(
+        "Slice", [hidden, graph.constant([1]), graph.constant([vision.patches + 1]), graph.constant([1])], "patches"
+    )
+    graph.cast_out(patches, "features")
+    return graph
+
+
+def embed_patches(graph: Graph, checkpoint: Checkpoint, pixels: str) -> str:
+    """Patch embedding, class token and positions: [tiles, 1 + patches, C].
+
+    The convolution's kernel equals its stride, so it is a matrix product over the flattened patches. Its bias and the
+    class embedding are folded into the position table, in float32.
+    """
+    vision = checkpoint.config.vision
+    grid, patch, width = vision.grid, vision.patch_size, vision.hidden_size
+    split = graph.node("Reshape", [pixels, graph.constant([-1, 3, grid, patch, grid, patch])], "embeddings.split")
+    order = graph.node("Transpose", [split], "embeddings.order", perm=[0, 2, 4, 1, 3, 5])
+    flat_shape = graph.constant([-1, vision.patches, 3 * patch * patch])
+    flat = graph.node("Reshape", [order, flat_shape], "embeddings.flat")
+    kernel = LinearWeight([checkpoint[f"{EMBEDDINGS}patch_embedding.weight"]])
+    table = position_table(checkpoint)
+    projected = graph.linear(flat, f"{EMBEDDINGS}patch_embedding", kernel, None)
+    rows = graph.weight("embeddings.patch_positions", ArrayWeight(table[1:]))
+    placed = graph.node("Add", [projected, rows], "embeddings.patches")
+    first = graph.weight("embeddings.class_token", ArrayWeight(table[:1].reshape(1, 1, width)))
+    tiles = graph.node("Shape", [placed], "embeddings.tiles", start=0, end=1)
+    shape = graph.node("Concat", [tiles, graph.constant([1, 1])], "embeddings.class_shape", axis=0)
+    repeated = graph.node("Expand", [first, shape], "embeddings.class")
+    return graph.node("Concat", [repeated, placed], "embeddings.hidden", axis=1)
+
+
+def position_table(checkpoint: Checkpoint) -> FloatArray:
+    """Positions at the tile's grid plus what is always added to them: row 0 the class token, others the patch bias."""
+    vision = checkpoint.config.vision
+    stored = checkpoint[f"{EMBEDDINGS}position_embedding"].float32()[0]
+    table = resize_position_embedding(stored, vision.grid).copy()
+    table[0] += checkpoint[f"{EMBEDDINGS}class_embedding"].float32()[0, 0]
+    table[1:] += checkpoint[f"{EMBEDDINGS}patch_embedding.bias"].float32()
+    return np.ascontiguousarray(table)
+
+
+class VisionLayer:
+    """One pre-norm transformer layer with layer scale: x + ls1 * attention(norm1(x)), then x + ls2 * mlp(norm2(x))."""
+
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, index: int) -> None:
+        self.graph = graph
+        self.checkpoint = checkpoint
+        self.vision: VisionConfig = checkpoint.config.vision
+        self.prefix = f"vision_model.encoder.layers.{index}."
+
+    def build(self, hidden: str) -> str:
+        """Adds the layer's nodes; ``hidden`` and the result are [tiles, 1 + patches, C]."""
+        attended = self.attention(self.norm(hidden, "norm1"))
+        hidden = self.scaled_residual(hidden, attended, "attn.proj", "ls1")
+        wide = self.linear(self.norm(hidden, "norm2"), "mlp.fc1")
+        active = self.graph.node("Gelu", [wide], f"{self.prefix}mlp.gelu", approximate="none")
+        return self.scaled_residual(hidden, active, "mlp.fc2", "ls2")
+
+    def norm(self, value: str, name: str) -> str:
+        """LayerNorm, or RMSNorm over the last axis."""
+        path = self.prefix + name
+        scale = self.graph.weight(f"{path}.weight", PlainWeight(self.checkpoint[f"{path}.weight"]))
+        if self.vision.norm_type is NormType.RMS_NORM:
+            return self.rms_norm(value, path, scale, self.vision.layer_norm_eps)
+        shift = self.graph.weight(f"{path}.bias", PlainWeight(self.checkpoint[f"{path}.bias"]))
+        return self.graph.node(
+            "LayerNormalization", [value, scale, shift], path, axis=-1, epsilon=self.vision.layer_norm_eps
+        )
+
+    def rms_norm(self, value: str, name: str, scale: str, epsilon: float) -> str:
+        """x * rsqrt(mean(x^2) + epsilon) * scale, the mean in float32."""
+        return self.graph.node("SimplifiedLayerNormalization", [value, scale], name, axis=-1, epsilon=epsilon)
+
+    def linear(self, value: str, name: str) -> str:
+        """A Linear with bias."""
+        path = self.prefix + name
+        weight = LinearWeight([self.checkpoint[f"{path}.weight"]])
+        return self.graph.linear(value, path, weight, PlainWeight(self.checkpoint[f"{path}.bias"]))
+
+    def attention(self, value: str) -> str:
+        """Multi-head attention without mask; queries and keys normalised over all heads together where configured."""
+        graph, vision = self.graph, self.vision
+        path = f"{self.prefix}attn"
+        biases = [self.checkpoint[f"{path}.{part}.bias"] for part in "qkv"] if vision.qkv_bias else []
+        inputs = []
+        for position, part in enumerate("qkv"):
+            weight = LinearWeight([self.checkpoint[f"{path}.{part}.weight"]])
+            # A norm needs the bias before it; otherwise the attention operator adds all three.
+            bias = PlainWeight(biases[position]) if biases and vision.qk_normalization else None
+            projected = graph.linear(value, f"{path}.{part}", weight, bias)
+            if vision.qk_normalization and part != "v":
+                name = f"{path}.{part}_norm"
+                scale = graph.weight(f"{name}.weight", PlainWeight(self.checkpoint[f"{name}.weight"]))
+                projected = self.rms_norm(projected, name, scale, vision.qk_norm_eps)
+            inputs.append(projected)
+        if biases and not vision.qk_normalization:
+            inputs.append(graph.weight(f"{path}.qkv.bias", PlainWeight(*biases)))
+        return graph.node(
+            "MultiHeadAttention", inputs, path, domain=MICROSOFT, num_heads=vision.num_attention_heads
+        )
+
+    def scaled_residual(self, hidden: str, value: str, linear: str, scale: str) -> str:
+        """hidden + scale * linear(value).
+
+        In float32 the layer scale is folded into the weights. In float16 it stays apart: it is small, and folding would
+        push weights into the subnormal range.
+        """
+        graph, path = self.graph, self.prefix + linear
+        source, bias = self.checkpoint[f"{path}.weight"], self.checkpoint[f"{path}.bias"]
+        factors = self.checkpoint[self.prefix + scale]
+        if graph.precision is Precision.FP32:
+            folded = factors.float32()
+            update = graph.linear(value, path, LinearWeight([source], folded), PlainWeight(bias, scale=folded))
+        else:
+            plain = graph.linear(value, path, LinearWeight([source]), PlainWeight(bias))
+            factor = graph.weight(self.prefix + scale, PlainWeight(factors))
+            update = graph.node("Mul", [plain, factor], f"{path}.scaled")
+        return graph.node("Add", [hidden, update], f"{path}.residual")

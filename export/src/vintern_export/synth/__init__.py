@@ -1,0 +1,1 @@
+"""Random checkpoints of real models' shapes, for benchmarks and tests."""

@@ -1,0 +1,152 @@
+"""Weights and sizes for the NumPy evaluation, read back from a package's graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from vintern_export.errors import PackageError
+from vintern_export.numbers import F16, F32, to_float32
+from vintern_export.verify.reference import Architecture, Rotary
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vintern_export.numbers import FloatArray, StoredDtype
+
+BLOCK_BYTES = 64 << 20
+ONNX_STORED = {TensorProto.FLOAT: F32, TensorProto.FLOAT16: F16}
+
+
+@dataclass(frozen=True)
+class GraphTensor:
+    """A weight in a data file."""
+
+    path: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: StoredDtype
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """Rows ``start:stop`` as float32."""
+        width = int(np.prod(self.shape[1:]))
+        count, skip = (stop - start) * width, self.offset + start * width * self.dtype.raw.itemsize
+        raw = np.fromfile(self.path, self.dtype.raw, count, offset=skip)
+        if raw.size != count:
+            raise PackageError(f"{self.path.name} ends before byte {skip + count * self.dtype.raw.itemsize}")
+        return to_float32(raw.reshape(stop - start, *self.shape[1:]), self.dtype)
+
+    def all(self) -> FloatArray:
+        """The whole tensor as float32."""
+        return self.rows(0, self.shape[0])
+
+
+class PackageWeights:
+    """Weights as the graphs of a package hold them. Matrices are stored [in, out]."""
+
+    def __init__(self, folder: Path, graphs: dict[str, str]) -> None:
+        self.models = {key: onnx.load(folder / name, load_external_data=False) for key, name in graphs.items()}
+        self._tensors: dict[str, GraphTensor] = {}
+        for model in self.models.values():
+            for tensor in model.graph.initializer:
+                if tensor.data_location == TensorProto.EXTERNAL:
+                    place = {entry.key: entry.value for entry in tensor.external_data}
+                    dtype = ONNX_STORED[tensor.data_type]
+                    path = folder / place["location"]
+                    self._tensors[tensor.name] = GraphTensor(path, int(place["offset"]), tuple(tensor.dims), dtype)
+
+    def vector(self, name: str) -> FloatArray | None:
+        """A vector, or None."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else tensor.all()
+
+    def apply(self, name: str, x: FloatArray) -> FloatArray:
+        """x @ W + b; the parts of packed projections are columns of the packed one."""
+        matrix, columns = self._matrix(name)
+        out = np.zeros((len(x), columns.stop - columns.start), np.float32)
+        step = max(1, BLOCK_BYTES // (4 * matrix.shape[1]))
+        for start in range(0, matrix.shape[0], step):
+            stop = min(start + step, matrix.shape[0])
+            out += x[:, start:stop] @ matrix.rows(start, stop)[:, columns]
+        bias = self._bias(name, columns)
+        return out if bias is None else out + bias
+
+    def _matrix(self, name: str) -> tuple[GraphTensor, slice]:
+        prefix, _, part = name.rpartition(".")
+        packed = self._tensors.get(f"{prefix}.qkv_proj.weight")
+        if packed is None or part not in ("q_proj", "k_proj", "v_proj"):
+            matrix = self._tensors[f"{name}.weight"]
+            return matrix, slice(0, matrix.shape[1])
+        inputs, outputs = self._tensors[f"{prefix}.o_proj.weight"].shape[0], packed.shape[1]
+        key_value = (outputs - inputs) // 2
+        bounds = {"q": (0, inputs), "k": (inputs, inputs + key_value), "v": (inputs + key_value, outputs)}
+        return packed, slice(*bounds[part[0]])
+
+    def _bias(self, name: str, columns: slice) -> FloatArray | None:
+        prefix, _, part = name.rpartition(".")
+        if part.endswith("_proj") and f"{prefix}.qkv_proj.bias" in self._tensors:
+            is_packed = part in ("q_proj", "k_proj", "v_proj")
+            return self._tensors[f"{prefix}.qkv_proj.bias"].all()[columns] if is_packed else None
+        if part in ("q", "k", "v") and f"{prefix}.qkv.bias" in self._tensors:
+            return np.split(self._tensors[f"{prefix}.qkv.bias"].all(), 3)["qkv".index(part)]
+        return self.vector(f"{name}.bias")
+
+    def patch_kernel(self) -> FloatArray:
+        """[3 * patch * patch, C]."""
+        return self._tensors["vision_model.embeddings.patch_embedding.weight"].all()
+
+    def token_offsets(self) -> FloatArray:
+        """[1 + patches, C]."""
+        first = self._tensors["embeddings.class_token"].all().reshape(1, -1)
+        return np.concatenate([first, self._tensors["embeddings.patch_positions"].all()])
+
+    def rotary(self) -> Rotary:
+        """The tables of the decoder graph."""
+        return Rotary(self._tensors["rotary.cos"].all(), self._tensors["rotary.sin"].all())
+
+    def architecture(self) -> Architecture:
+        """The sizes, read off the shapes of weights and the attributes of operators."""
+        vision, decoder = Operators(self.models["vision_encoder"]), Operators(self.models["decoder"])
+        rms = not vision.all("LayerNormalization")
+        norms = vision.all("SimplifiedLayerNormalization")
+        qk_norms = [values for name, values in norms if name.endswith(("q_norm", "k_norm"))]
+        kernel_rows, width = self._tensors["vision_model.embeddings.patch_embedding.weight"].shape
+        attention = decoder.first("GroupQueryAttention")
+        order = Operators(self.models["projector"]).first("Transpose")["perm"]
+        return Architecture(
+            patch_size=round((kernel_rows / 3) ** 0.5),
+            vision_layers=len(vision.all("MultiHeadAttention")),
+            vision_heads=vision.first("MultiHeadAttention").get("num_heads", 1),
+            vision_eps=vision.first("SimplifiedLayerNormalization" if rms else "LayerNormalization").get("epsilon", 0.0),
+            vision_rms=rms,
+            qk_eps=qk_norms[0]["epsilon"] if qk_norms else 0.0,
+            shuffle_factor=round((self._tensors["mlp1.1.weight"].shape[0] / width) ** 0.5),
+            transposed_tokens=list(order)[1] == 3,
+            layers=len(decoder.all("GroupQueryAttention")),
+            heads=attention["num_heads"],
+            key_value_heads=attention["kv_num_heads"],
+            rms_eps=decoder.first("SkipSimplifiedLayerNormalization")["epsilon"],
+        )
+
+
+class Operators:
+    """Names and attributes of a graph's nodes, by operator."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._nodes: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        for node in model.graph.node:
+            values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            self._nodes.setdefault(node.op_type, []).append((node.name, values))
+
+    def all(self, operator: str) -> list[tuple[str, dict[str, Any]]]:
+        """(name, attributes) of every node of an operator."""
+        return self._nodes.get(operator, [])
+
+    def first(self, operator: str) -> dict[str, Any]:
+        """Attributes of the first one; empty where there is none."""
+        nodes = self.all(operator)
+        return nodes[0][1] if nodes else {}

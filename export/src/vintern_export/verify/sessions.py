@@ -1,0 +1,74 @@
+"""Runs the graphs of a package on ONNX Runtime's CPU provider, within little memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+
+from vintern_export.errors import PackageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vintern_export.numbers import FloatArray
+
+Variant = dict[str, Any]
+
+
+class Session:
+    """One graph, loaded so that its weights stay mapped: no prepacked copies, no folded float32 copies of float16."""
+
+    def __init__(self, folder: Path, variant: Variant) -> None:
+        self.variant = variant
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 3
+        name = variant["files"][0]["name"]
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(folder / name),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ConstantFolding"],
+            )
+        except Exception as error:  # the binding raises bare exceptions of its own
+            raise PackageError(f"{name} does not load in ONNX Runtime {onnxruntime.__version__}: {error}") from error
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Evaluates the graph; outputs by name."""
+        names = [output["name"] for output in self.variant["outputs"]]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
+
+class DecoderSession:
+    """A decoder with a key-value cache of fixed capacity for some rows."""
+
+    def __init__(self, folder: Path, variant: Variant, capacity: int) -> None:
+        self._session = Session(folder, variant)
+        self._cache_inputs = [port for port in variant["inputs"] if port["name"].startswith("past_key_values.")]
+        self._capacity = capacity
+
+    def empty_cache(self, rows: int) -> dict[str, Any]:
+        """Zeros [rows, kv heads, capacity, head_dim] for every past input."""
+        sizes = {"rows": rows, "capacity": self._capacity}
+        return {
+            port["name"]: np.zeros(
+                [sizes.get(axis, axis) for axis in port["shape"]], np.float16 if port["dtype"] == "fp16" else np.float32
+            )
+            for port in self._cache_inputs
+        }
+
+    def run(self, embeds: FloatArray, past: list[int], cache: dict[str, Any]) -> tuple[FloatArray, dict[str, Any]]:
+        """One call: embeds [rows, positions, H] after ``past`` positions a row -> (logits [rows, V], new cache)."""
+        totals = [length + embeds.shape[1] for length in past]
+        feeds = {
+            "inputs_embeds": embeds,
+            "seqlens_k": np.array([total - 1 for total in totals], np.int32),
+            "total_sequence_length": np.array(max(totals), np.int32),
+        }
+        outputs = self._session.run(feeds | cache)
+        logits = outputs.pop("logits")
+        return logits, {name.replace("present.", "past_key_values."): value for name, value in outputs.items()}

@@ -1,0 +1,241 @@
+//! The command line as it is typed: strings and options. [`super::settings`] makes typed settings of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs Vintern and its InternVL siblings on ONNX Runtime.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Ask a question about images, or hold a conversation when no question is given
+    Chat(Box<ChatArgs>),
+    /// Show what the model will see of an image: grid, tiles, token count
+    Inspect(InspectArgs),
+    /// Check the library, the providers, the package and the memory, and say how to mend what does not work
+    Doctor(DoctorArgs),
+    /// Check a package: the hash of every file, and its graphs against recorded results
+    Verify(VerifyArgs),
+    /// Measure the stages of a call on this machine
+    Bench(BenchArgs),
+}
+
+/// The runtime and where it runs.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Runtime")]
+pub(super) struct RuntimeArgs {
+    /// Execution providers in order of preference, with options: `cpu`, `cpu:arena=false`
+    #[arg(long, value_name = "LIST", default_value = "cpu")]
+    pub(super) provider: String,
+    /// Path of the ONNX Runtime library [default: found beside the program, in .venv or by the system]
+    #[arg(long, value_name = "PATH")]
+    pub(super) ort_library: Option<PathBuf>,
+    /// Threads the graphs share [default: the number of cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) threads: Option<u16>,
+    /// Print what the runtime logs, and where the nodes of each graph run
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+/// How images are decoded and cut into tiles.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Images")]
+pub(super) struct TilingArgs {
+    /// Most tiles of the grid, the thumbnail not counted [default: the package's]
+    #[arg(long, value_name = "N")]
+    pub(super) max_tiles: Option<u32>,
+    /// Fewest tiles of the grid [default: the package's]
+    #[arg(long, value_name = "N")]
+    pub(super) min_tiles: Option<u32>,
+    /// Do not append the whole image as one more tile
+    #[arg(long)]
+    pub(super) no_thumbnail: bool,
+    /// What to do with the orientation that a photo's EXIF data states [default: auto; `benchmark` preset: ignore]
+    #[arg(long, value_enum)]
+    pub(super) orientation: Option<OrientationArg>,
+    /// Refuse images of more pixels than this
+    #[arg(long, value_name = "N", default_value_t = crate::preprocess::DEFAULT_MAX_PIXELS)]
+    pub(super) max_image_pixels: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OrientationArg {
+    /// Turn the image upright
+    Auto,
+    /// Take the pixels as stored, as the reference does
+    Ignore,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ChatArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    pub(super) model: PathBuf,
+    /// An image; may be given several times, in the order of the `<image>` marks
+    #[arg(long = "image", value_name = "FILE")]
+    pub(super) images: Vec<PathBuf>,
+    /// Earlier turns: a JSON list of [question, answer] pairs
+    #[arg(long, value_name = "FILE")]
+    pub(super) history: Option<PathBuf>,
+    /// Print one JSON object instead of the text
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) tiling: TilingArgs,
+    #[command(flatten)]
+    pub(super) prompt: PromptArgs,
+    #[command(flatten)]
+    pub(super) generation: GenerationArgs,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+    /// The question; a conversation when absent
+    #[arg(value_name = "QUESTION")]
+    pub(super) question: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Prompt")]
+pub(super) struct PromptArgs {
+    /// Chat template: Hermes-2, internlm2-chat or internvl2_5 [default: the package's]
+    #[arg(long, value_name = "NAME")]
+    pub(super) template: Option<String>,
+    /// System message [default: the package's]
+    #[arg(long, value_name = "TEXT")]
+    pub(super) system: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Generation")]
+pub(super) struct GenerationArgs {
+    /// Settings to start from; the other flags override them [default: describe with an image, text without]
+    #[arg(long, value_enum)]
+    pub(super) preset: Option<Preset>,
+    /// Beams; 1 is greedy search
+    #[arg(long, value_name = "N")]
+    pub(super) num_beams: Option<usize>,
+    /// Makes generated tokens less likely to come again; 1 is off
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) repetition_penalty: Option<f32>,
+    /// Exponent of the length a beam's score is divided by [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) length_penalty: Option<f32>,
+    /// When beam search ends: true, false or never [default: false]
+    #[arg(long, value_name = "WHEN")]
+    pub(super) early_stopping: Option<String>,
+    /// No run of N generated tokens occurs twice; 0 is off
+    #[arg(long, value_name = "N")]
+    pub(super) no_repeat_ngram_size: Option<usize>,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N")]
+    pub(super) max_new_tokens: Option<usize>,
+    /// Fewest tokens to generate
+    #[arg(long, value_name = "N")]
+    pub(super) min_new_tokens: Option<usize>,
+    /// Sample instead of taking the likeliest token; 0 is greedy search
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) temperature: Option<f32>,
+    /// Sample among the N likeliest tokens; 0 is off [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(super) top_k: Option<usize>,
+    /// Sample among the likeliest tokens that together hold this much probability [default: 1]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) top_p: Option<f32>,
+    /// Sample among tokens at least this likely, relative to the likeliest [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(super) min_p: Option<f32>,
+    /// Seed of the sampling [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(super) stop: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Preset {
+    /// The model card's image call: 3 beams, repetition penalty 3.5, 512 new tokens
+    Describe,
+    /// The model card's text call: greedy, repetition penalty 1.5, 64 new tokens
+    Text,
+    /// What the published scores were made with: 3 beams, no penalty, 1024 new tokens, EXIF ignored
+    Benchmark,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: PathBuf,
+    /// Take tile size, tokens and defaults from this model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    pub(super) model: Option<PathBuf>,
+    /// Side of a tile in pixels, without a package
+    #[arg(long, value_name = "N", default_value_t = 448, conflicts_with = "model")]
+    pub(super) tile_size: u32,
+    /// Language-model tokens of a tile, without a package
+    #[arg(long, value_name = "N", default_value_t = 256, conflicts_with = "model")]
+    pub(super) tokens_per_tile: usize,
+    /// Write each tile as a PNG into this folder
+    #[arg(long, value_name = "DIR")]
+    pub(super) output: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) tiling: TilingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// A model package to check as well
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    pub(super) model: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    pub(super) model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    pub(super) model: PathBuf,
+    /// Tiles of the grid; the thumbnail comes on top when there are several
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) tiles: u32,
+    /// Tokens to generate in each call
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(super) new_tokens: u32,
+    /// Beams of the beam-search call
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(super) num_beams: u32,
+    /// Counted calls of each kind, after one that is not counted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) repeats: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}

@@ -1,0 +1,65 @@
+//! The command line: the engine's first user.
+//!
+//! Arguments are parsed into strings and options ([`args`]), made into typed settings ([`settings`]), and only then does
+//! a command start to work.
+
+mod args;
+mod bench;
+mod chat;
+mod conversation;
+mod doctor;
+mod error;
+mod inspect;
+mod output;
+mod progress;
+mod session;
+mod settings;
+mod system;
+mod verify;
+
+use std::path::Path;
+
+use clap::Parser;
+
+pub use args::Cli;
+pub use error::CliError;
+
+use args::Command;
+
+/// Parses the arguments of this process, runs the command, prints its error if it fails, and returns the exit code:
+/// 0 done, 1 part of the work failed, 2 wrong usage or configuration, 3 the environment.
+pub fn main() -> u8 {
+    let outcome = match Cli::parse().command {
+        Command::Chat(args) => chat::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(()) => 0,
+        Err(CliError::Terminal(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
+        Err(error) => {
+            eprintln!("error: {}", with_causes(&error));
+            error.exit_code()
+        }
+    }
+}
+
+/// The message of an error, and of what caused it where the message does not say so itself.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}\ncause: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn read_file(file: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(file).map_err(|source| CliError::File { file: file.to_path_buf(), source })
+}

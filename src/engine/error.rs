@@ -1,0 +1,67 @@
+use crate::generate::{SearchError, SettingsError};
+use crate::model::ModelError;
+use crate::package::PackageError;
+use crate::preprocess::ImageError;
+use crate::prompt::PromptError;
+
+/// Why the engine could not be made ready, or a request not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The package cannot be used.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// An image cannot be used.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The prompt cannot be made.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The settings contradict themselves or are out of range.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The logits cannot be searched.
+    #[error(transparent)]
+    Search(#[from] SearchError),
+    /// A decode step that this request shared with others failed.
+    #[error("{message}")]
+    Step {
+        /// What failed.
+        message: String,
+    },
+    /// The prompt leaves no room for an answer.
+    #[error(
+        "the prompt has {prompt} tokens ({image} of {tiles} image tiles, {text} of text), the package allows {max_length} for prompt and answer\nhint: {}",
+        if image > text { "use fewer tiles (--max-tiles) or fewer images" } else { "shorten the question or the history" }
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Image tokens of it.
+        image: usize,
+        /// Tiles they come from.
+        tiles: usize,
+        /// The other tokens.
+        text: usize,
+        /// Tokens allowed.
+        max_length: usize,
+    },
+    /// A request needs more rows than the engine has.
+    #[error("the request needs {rows} rows (beams or samples), the engine was started with {max_rows}")]
+    TooManyRows {
+        /// Rows needed.
+        rows: usize,
+        /// Rows allowed.
+        max_rows: usize,
+    },
+    /// Tiles of another size than the model takes.
+    #[error("an image was cut into tiles of {found} pixels, the model takes tiles of {expected}")]
+    TileSize {
+        /// Side of the tiles.
+        found: u32,
+        /// Side the model takes.
+        expected: u32,
+    },
+}

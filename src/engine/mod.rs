@@ -1,0 +1,331 @@
+//! The engine: takes requests, runs them together, tells what happens.
+//!
+//! A request becomes a sequence group: one prompt and k rows of the cache (beams or samples). Each [`Engine::step`] does
+//! one piece of the prompt at hand (a tile, or a chunk of prefill) and one decode step of all live rows of all groups in
+//! a single decoder call, after which every group picks its next tokens.
+//!
+//! ```text
+//! submit ─▶ waiting ─▶ preparing: tiles ─▶ prefill ─▶ running: decode steps ─▶ finished
+//!                                 │          │
+//!                        image cache    cache rows with an equal beginning are not computed again
+//! ```
+
+mod error;
+mod group;
+mod image_cache;
+mod prepare;
+mod prompt;
+mod request;
+mod rows;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
+
+use crate::generate::{Advance, NextRow, SearchError};
+use crate::graph::Interrupt;
+use crate::graph::onnx::Library;
+use crate::model::{ComponentProviders, Model, ModelError};
+use crate::package::{Component, Manifest, Package};
+use crate::prompt::{Template, TokenRoles, Tokenizer};
+
+pub use error::EngineError;
+pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledImage, Timings, Usage};
+
+use group::Group;
+use image_cache::ImageCache;
+use rows::{Position, RowContents};
+
+/// Limits of an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Most cache rows, so most sequences that generate at once.
+    pub max_rows: usize,
+    /// Prompt tokens a step prefills at most; between two chunks running groups make a step.
+    pub prefill_chunk: usize,
+    /// Bytes of image embeddings kept for further questions.
+    pub image_cache_bytes: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20 }
+    }
+}
+
+/// Runs requests on a model.
+pub struct Engine {
+    model: Model,
+    tokenizer: Arc<Tokenizer>,
+    manifest: Manifest,
+    template: Template,
+    config: EngineConfig,
+    images: ImageCache,
+    contents: RowContents,
+    /// Rows `0..live` belong to running groups.
+    live: usize,
+    waiting: VecDeque<Group>,
+    preparing: Option<prepare::Preparing>,
+    running: Vec<Group>,
+    submitted: u64,
+}
+
+impl Engine {
+    /// Loads a package. `progress` is told which graph comes next.
+    ///
+    /// # Errors
+    /// [`EngineError`] when a graph, the embedding table or the tokenizer cannot be loaded.
+    pub fn load(
+        package: &Package,
+        library: &Library,
+        providers: &ComponentProviders,
+        config: EngineConfig,
+        progress: impl FnMut(Component),
+    ) -> Result<Self, EngineError> {
+        let manifest = package.manifest();
+        let tokens = &manifest.tokens;
+        let roles = TokenRoles {
+            eos: tokens.eos,
+            pad: tokens.pad,
+            image_start: tokens.image_start,
+            image_end: tokens.image_end,
+            image_context: tokens.image_context,
+            skipped_in_text: tokens.skipped_in_text.clone(),
+        };
+        let tokenizer = Tokenizer::from_file(&package.path(&manifest.tokenizer.file), &roles)?;
+        let model = Model::load(package, library, providers, progress)?;
+        Self::new(model, tokenizer, manifest.clone(), config)
+    }
+
+    /// An engine over loaded parts.
+    ///
+    /// # Errors
+    /// [`EngineError::Prompt`] when the manifest names an unknown template.
+    pub fn new(
+        model: Model,
+        tokenizer: Tokenizer,
+        manifest: Manifest,
+        config: EngineConfig,
+    ) -> Result<Self, EngineError> {
+        let template = manifest.prompt.template.parse()?;
+        Ok(Self {
+            images: ImageCache::new(config.image_cache_bytes),
+            model,
+            tokenizer: Arc::new(tokenizer),
+            manifest,
+            template,
+            config,
+            contents: RowContents::default(),
+            live: 0,
+            waiting: VecDeque::new(),
+            preparing: None,
+            running: Vec::new(),
+            submitted: 0,
+        })
+    }
+
+    /// The manifest of the package behind the engine.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The loaded network.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Takes a request in. It runs as [`Engine::step`] is called; raising `interrupt` ends it with what it has so far.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the request cannot be honoured: settings, image marks, length.
+    pub fn submit(&mut self, request: Request, interrupt: &Interrupt) -> Result<RequestId, EngineError> {
+        let id = RequestId(self.submitted);
+        let group = self.group(id, request, interrupt)?;
+        self.submitted += 1;
+        self.waiting.push_back(group);
+        Ok(id)
+    }
+
+    /// Whether no request is left.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.preparing.is_none() && self.running.is_empty()
+    }
+
+    /// Runs one request to its end.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the request cannot be honoured or fails.
+    pub fn run(
+        &mut self,
+        request: Request,
+        interrupt: &Interrupt,
+        mut on_event: impl FnMut(&Event),
+    ) -> Result<Completion, EngineError> {
+        let wanted = self.submit(request, interrupt)?;
+        let mut outcome = None;
+        while outcome.is_none() {
+            self.step(&mut |event| match event {
+                Event::Finished { id, completion } if id == wanted => outcome = Some(Ok(*completion)),
+                Event::Failed { id, error } if id == wanted => outcome = Some(Err(error)),
+                event => on_event(&event),
+            });
+        }
+        outcome.unwrap_or_else(|| unreachable!("the loop ends with an outcome"))
+    }
+
+    /// Does one piece of the prompt at hand and one decode step of everything that generates.
+    pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) {
+        self.drop_cancelled(on_event);
+        self.prepare(on_event);
+        if !self.running.is_empty() {
+            self.decode(on_event);
+        }
+    }
+
+    /// Ends what was cancelled.
+    fn drop_cancelled(&mut self, on_event: &mut dyn FnMut(Event)) {
+        let (cancelled, waiting): (VecDeque<_>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(Group::is_cancelled);
+        self.waiting = waiting;
+        for group in cancelled {
+            self.finish(group, on_event);
+        }
+        if let Some(preparing) = self.preparing.take_if(|preparing| preparing.group.is_cancelled()) {
+            self.finish(preparing.group, on_event);
+        }
+        while let Some(index) = self.running.iter().position(Group::is_cancelled) {
+            let group = self.running.remove(index);
+            let rows = group.rows.clone();
+            self.finish(group, on_event);
+            self.release(rows, on_event);
+        }
+    }
+
+    /// One decoder call for every live row, then one search step of every group.
+    fn decode(&mut self, on_event: &mut dyn FnMut(Event)) {
+        let started = Instant::now();
+        let advances = match self.decode_rows() {
+            Ok(advances) => advances,
+            Err(error) => return self.fail_running(&error, on_event),
+        };
+        let mut freed = Vec::new();
+        for (mut group, advance) in std::mem::take(&mut self.running).into_iter().zip(advances) {
+            let outcome = match advance {
+                Ok(Advance::Continue(next)) => self.hand_over_rows(&mut group, &next).map(|rows| (true, rows)),
+                Ok(Advance::Finished) => Ok((false, group.rows.clone())),
+                Err(error) => Err(error.into()),
+            };
+            group.timings.steps.push(started.elapsed());
+            match outcome {
+                Ok((goes_on, rows)) => {
+                    freed.extend(rows);
+                    self.tell(group, goes_on, on_event);
+                }
+                Err(error) => {
+                    freed.append(&mut group.rows);
+                    on_event(Event::Failed { id: group.id, error });
+                }
+            }
+        }
+        self.release(freed, on_event);
+    }
+
+    /// Feeds every live row its next token and lets every group search the logits of its rows.
+    fn decode_rows(&mut self) -> Result<Vec<Result<Advance, SearchError>>, ModelError> {
+        let mut embeds = Array2::zeros((self.live, self.model.embeddings.hidden_size()));
+        let mut pasts = vec![0; self.live];
+        for group in &self.running {
+            for (&row, &token) in group.rows.iter().zip(&group.pending) {
+                self.model.embeddings.lookup(token, embeds.row_mut(row).into_slice().unwrap_or_default())?;
+                pasts[row] = self.contents.len(row);
+            }
+        }
+        let logits = self.model.decoder.step(0..self.live, &pasts, embeds.view())?;
+        for group in &self.running {
+            for (&row, &token) in group.rows.iter().zip(&group.pending) {
+                self.contents.extend(row, [Position::Token(token)]);
+            }
+        }
+        Ok(self.running.iter_mut().map(|group| group.search.advance(rows_of(&logits, &group.rows).view())).collect())
+    }
+
+    /// Lets the rows of a group change hands for its next step; returns those it no longer needs.
+    fn hand_over_rows(&mut self, group: &mut Group, next: &[NextRow]) -> Result<Vec<usize>, EngineError> {
+        let change = rows::reassign(next, &group.rows, &self.contents);
+        for (from, to) in change.copies {
+            self.copy_row(from, to)?;
+        }
+        group.rows = change.rows;
+        group.pending = next.iter().map(|row| row.token).collect();
+        Ok(change.freed)
+    }
+
+    /// Makes row `to` hold what row `from` holds, copying only where they differ.
+    fn copy_row(&mut self, from: usize, to: usize) -> Result<(), ModelError> {
+        let positions = self.contents.copy(from, to);
+        self.model.decoder.copy(from, to, positions)
+    }
+
+    /// Tells settled text, and the end of a group that does not go on.
+    fn tell(&mut self, mut group: Group, goes_on: bool, on_event: &mut dyn FnMut(Event)) {
+        if !goes_on {
+            return self.finish(group, on_event);
+        }
+        if let Some(text) = group.settled_text() {
+            on_event(Event::Text { id: group.id, text });
+        }
+        self.running.push(group);
+    }
+
+    fn finish(&self, mut group: Group, on_event: &mut dyn FnMut(Event)) {
+        let (text, completion) = group.complete(&self.tokenizer);
+        if !text.is_empty() {
+            on_event(Event::Text { id: group.id, text });
+        }
+        on_event(Event::Finished { id: group.id, completion: Box::new(completion) });
+    }
+
+    /// Gives rows back. The live rows stay `0..live`: the last ones move into the gaps.
+    fn release(&mut self, mut freed: Vec<usize>, on_event: &mut dyn FnMut(Event)) {
+        freed.sort_unstable_by_key(|row| std::cmp::Reverse(*row));
+        for row in freed {
+            self.live -= 1;
+            if row == self.live {
+                continue;
+            }
+            if let Err(error) = self.copy_row(self.live, row) {
+                return self.fail_running(&error, on_event);
+            }
+            for moved in self.running.iter_mut().flat_map(|group| &mut group.rows).filter(|owned| **owned == self.live) {
+                *moved = row;
+            }
+        }
+    }
+
+    /// A decoder call failed: nothing that took part in it can go on.
+    fn fail_running(&mut self, error: &ModelError, on_event: &mut dyn FnMut(Event)) {
+        let message = error.to_string();
+        for group in std::mem::take(&mut self.running) {
+            on_event(Event::Failed { id: group.id, error: EngineError::Step { message: message.clone() } });
+        }
+        self.live = 0;
+        self.contents.resize(self.model.decoder.reserved().0, &[]);
+    }
+}
+
+/// The logits of a group's rows in the order of its beams, without a copy where the rows lie that way.
+fn rows_of<'a>(logits: &'a ArrayView2<'_, f32>, rows: &[usize]) -> CowArray<'a, f32, Ix2> {
+    let first = rows.first().copied().unwrap_or_default();
+    if rows.iter().enumerate().all(|(index, row)| *row == first + index) {
+        logits.slice(s![first..first + rows.len(), ..]).into()
+    } else {
+        logits.select(Axis(0), rows).into()
+    }
+}

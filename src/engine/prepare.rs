@@ -1,0 +1,232 @@
+//! From an admitted group to its first tokens: reuse of the cache, tiles through the vision tower, prefill in chunks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ndarray::{Array2, ArrayViewMut2, Axis, s};
+
+use super::group::Group;
+use super::request::{Event, Stage, TiledImage};
+use super::rows::Position;
+use super::{Engine, EngineError};
+use crate::generate::Advance;
+use crate::graph::{CachedRow, GraphError};
+use crate::model::ModelError;
+use crate::preprocess;
+
+/// A group whose prompt is being worked on.
+pub(super) struct Preparing {
+    pub(super) group: Group,
+    /// Cache row that takes the prompt, not live yet.
+    row: usize,
+    /// Positions of the prompt that the row holds.
+    filled: usize,
+    /// Embeddings of the image at hand, as far as its tiles are done.
+    encoding: Option<Encoding>,
+    tiles_done: usize,
+    tiles_total: usize,
+}
+
+struct Encoding {
+    image: usize,
+    tile: usize,
+    embeds: Array2<f32>,
+}
+
+impl Engine {
+    /// Does one piece of the prompt at hand; admits the next group when there is none.
+    pub(super) fn prepare(&mut self, on_event: &mut dyn FnMut(Event)) {
+        if self.preparing.is_none() {
+            let fits = |group: &Group| self.live + group.max_rows <= self.config.max_rows;
+            let Some(group) = self.waiting.pop_front_if(|group| fits(group)) else { return };
+            let id = group.id;
+            match self.admit(group) {
+                Ok(preparing) => self.preparing = Some(preparing),
+                Err(error) => return on_event(Event::Failed { id, error: error.into() }),
+            }
+        }
+        let Some(mut preparing) = self.preparing.take() else { return };
+        match self.prepare_piece(&mut preparing, on_event) {
+            Ok(None) => self.preparing = Some(preparing),
+            Ok(Some(advance)) => self.start(preparing, advance, on_event),
+            Err(EngineError::Model(ModelError::Graph(GraphError::Interrupted))) => {
+                self.finish(preparing.group, on_event);
+            }
+            Err(error) => on_event(Event::Failed { id: preparing.group.id, error }),
+        }
+    }
+
+    /// Reserves cache rows for a group and finds what of its prompt the cache holds already.
+    fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
+        // The last position must run in any case: its logits are the first ones needed.
+        let reusable = &group.prompt[..group.prompt.len() - 1];
+        let source = self.contents.longest_match(reusable);
+        let row = source.map_or(self.live, |(source, _)| source.max(self.live));
+        let mut keep: Vec<CachedRow> =
+            (0..self.live).map(|row| CachedRow { row, positions: self.contents.len(row) }).collect();
+        if let Some((source, shared)) = source.filter(|(source, _)| *source >= self.live) {
+            self.contents.truncate(source, shared);
+            keep.push(CachedRow { row: source, positions: shared });
+        }
+        let before = self.model.decoder.reserved();
+        let rows = (self.live + group.max_rows).max(row + 1);
+        self.model.decoder.reserve(rows, group.capacity, &keep)?;
+        if self.model.decoder.reserved() != before {
+            let kept: Vec<usize> = keep.iter().map(|kept| kept.row).collect();
+            self.contents.resize(self.model.decoder.reserved().0, &kept);
+        }
+        let mut filled = 0;
+        if let Some((source, shared)) = source {
+            if source != row {
+                self.copy_row(source, row)?;
+            }
+            filled = shared;
+        }
+        self.contents.truncate(row, filled);
+        group.usage.cached_tokens = filled;
+        let mut preparing =
+            Preparing { group, row, filled, encoding: None, tiles_done: 0, tiles_total: 0 };
+        self.find_embeddings(&mut preparing);
+        Ok(preparing)
+    }
+
+    /// Takes from the image cache what it holds, and counts the tiles that must be encoded.
+    fn find_embeddings(&mut self, preparing: &mut Preparing) {
+        for index in 0..preparing.group.images.len() {
+            let cached = self.images.get(preparing.group.images[index].digest());
+            preparing.group.embeds[index] = cached;
+        }
+        preparing.tiles_total = (0..preparing.group.images.len())
+            .filter(|index| preparing.is_needed(*index))
+            .map(|index| preparing.group.images[index].tiles().len())
+            .sum();
+    }
+
+    /// One tile or one chunk of prefill; the first tokens once the prompt is done.
+    fn prepare_piece(
+        &mut self,
+        preparing: &mut Preparing,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Option<Advance>, EngineError> {
+        let next = preparing.encoding.as_ref().map(|encoding| encoding.image);
+        let next = next.or_else(|| (0..preparing.group.images.len()).find(|index| preparing.is_needed(*index)));
+        if let Some(image) = next {
+            self.encode_tile(preparing, image)?;
+            let (done, total) = (preparing.tiles_done, preparing.tiles_total);
+            on_event(Event::Progress { id: preparing.group.id, stage: Stage::Vision, done, total });
+            return Ok(None);
+        }
+        let advance = self.prefill_chunk(preparing)?;
+        let (done, total) = (preparing.filled, preparing.group.prompt.len());
+        on_event(Event::Progress { id: preparing.group.id, stage: Stage::Prefill, done, total });
+        Ok(advance)
+    }
+
+    /// Runs one tile through the vision encoder and the projector.
+    fn encode_tile(&mut self, preparing: &mut Preparing, image: usize) -> Result<(), EngineError> {
+        let group = &mut preparing.group;
+        let tiles = group.images[image].tiles();
+        let rows_per_tile = self.model.vision.tokens_per_tile();
+        let encoding = preparing.encoding.get_or_insert_with(|| Encoding {
+            image,
+            tile: 0,
+            embeds: Array2::zeros((tiles.len() * rows_per_tile, self.model.embeddings.hidden_size())),
+        });
+        let tiling = &self.manifest.tiling;
+        let tile = std::slice::from_ref(&tiles[encoding.tile]);
+        let pixel_values = preprocess::normalise(tile, tiling.mean, tiling.std);
+        let features = timed(&mut group.timings.vision, || {
+            self.model.vision.encode(pixel_values.view(), &group.interrupt)
+        })?;
+        let embeds = timed(&mut group.timings.projector, || {
+            self.model.vision.project(&features, &group.interrupt)
+        })?;
+        let start = encoding.tile * rows_per_tile;
+        encoding
+            .embeds
+            .slice_mut(s![start..start + rows_per_tile, ..])
+            .assign(&embeds.index_axis(Axis(0), 0));
+        encoding.tile += 1;
+        preparing.tiles_done += 1;
+        if encoding.tile == tiles.len()
+            && let Some(done) = preparing.encoding.take()
+        {
+            let embeds = Arc::new(done.embeds);
+            self.images.insert(group.images[image].digest(), Arc::clone(&embeds));
+            group.embeds[image] = Some(embeds);
+        }
+        Ok(())
+    }
+
+    /// Runs the next positions of the prompt through the decoder; the search's first choice after the last ones.
+    fn prefill_chunk(&mut self, preparing: &mut Preparing) -> Result<Option<Advance>, EngineError> {
+        let started = Instant::now();
+        let group = &mut preparing.group;
+        let end = group.prompt.len().min(preparing.filled + self.config.prefill_chunk);
+        let positions = &group.prompt[preparing.filled..end];
+        let mut embeds = Array2::zeros((positions.len(), self.model.embeddings.hidden_size()));
+        self.embed(positions, &group.images, &group.embeds, embeds.view_mut())?;
+        let logits = self.model.decoder.prefill(preparing.row, preparing.filled, embeds.view(), &group.interrupt)?;
+        let advance = (end == group.prompt.len()).then(|| group.search.advance(logits)).transpose()?;
+        self.contents.extend(preparing.row, positions.iter().copied());
+        preparing.filled = end;
+        group.timings.prefill += started.elapsed();
+        Ok(advance)
+    }
+
+    /// Writes the embedding of each position into `out`, `[positions, hidden size]`.
+    fn embed(
+        &self,
+        positions: &[Position],
+        images: &[TiledImage],
+        embeds: &[Option<Arc<Array2<f32>>>],
+        mut out: ArrayViewMut2<'_, f32>,
+    ) -> Result<(), ModelError> {
+        for (position, mut row) in positions.iter().zip(out.rows_mut()) {
+            match *position {
+                Position::Token(id) => self.model.embeddings.lookup(id, row.as_slice_mut().unwrap_or_default())?,
+                Position::Image { digest, index } => {
+                    let image = images.iter().position(|image| image.digest() == digest);
+                    if let Some(embeds) = image.and_then(|image| embeds[image].as_ref()) {
+                        row.assign(&embeds.row(index));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The prompt is done: gives the group its rows and lets it run.
+    fn start(&mut self, preparing: Preparing, advance: Advance, on_event: &mut dyn FnMut(Event)) {
+        let Preparing { mut group, row: prompt_row, .. } = preparing;
+        let Advance::Continue(next) = advance else { return self.finish(group, on_event) };
+        let rows = self.live..self.live + next.len();
+        for row in rows.clone().filter(|row| *row != prompt_row) {
+            if let Err(error) = self.copy_row(prompt_row, row) {
+                return on_event(Event::Failed { id: group.id, error: error.into() });
+            }
+        }
+        self.live = rows.end;
+        group.rows = rows.collect();
+        group.pending = next.iter().map(|row| row.token).collect();
+        self.tell(group, true, on_event);
+    }
+}
+
+impl Preparing {
+    /// Whether the embeddings of an image are missing and some of its positions are yet to be computed.
+    fn is_needed(&self, image: usize) -> bool {
+        let wanted = self.group.images[image].digest();
+        self.group.embeds[image].is_none()
+            && self.group.prompt[self.filled..]
+                .iter()
+                .any(|position| matches!(position, Position::Image { digest, .. } if *digest == wanted))
+    }
+}
+
+fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = work();
+    *total += started.elapsed();
+    result
+}

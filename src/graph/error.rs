@@ -1,0 +1,119 @@
+use std::path::PathBuf;
+
+/// Why a graph could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum GraphError {
+    /// No ONNX Runtime library was found.
+    #[error(
+        "no ONNX Runtime library was found; looked at {}\nhint: run `make setup`, or install it with `pip install onnxruntime` and pass --ort-library PATH (or set ORT_DYLIB_PATH) to its libonnxruntime.so",
+        looked_at.join(", ")
+    )]
+    LibraryNotFound {
+        /// The places looked at, in order.
+        looked_at: Vec<String>,
+    },
+    /// The path named for the library does not exist or is not a file.
+    #[error(
+        "the ONNX Runtime library {} (from {origin}) {found}\nhint: pass the path of libonnxruntime.so, onnxruntime.dll or libonnxruntime.dylib",
+        path.display()
+    )]
+    LibraryPath {
+        /// The path asked for.
+        path: PathBuf,
+        /// Where the path was named.
+        origin: &'static str,
+        /// What is wrong with it.
+        found: &'static str,
+    },
+    /// The file cannot be loaded as a library.
+    #[error(
+        "{} cannot be loaded as a library: {message}\nhint: it must be an ONNX Runtime library for this system; get one with `pip install onnxruntime`",
+        path.display()
+    )]
+    LibraryLoad {
+        /// The library.
+        path: PathBuf,
+        /// What the loader said.
+        message: String,
+    },
+    /// The library is something else.
+    #[error(
+        "{} is a library, but not ONNX Runtime: it does not export OrtGetApiBase\nhint: pass the path of libonnxruntime itself",
+        path.display()
+    )]
+    NotOnnxRuntime {
+        /// The library.
+        path: PathBuf,
+    },
+    /// The library is older than this program needs.
+    #[error(
+        "{} is ONNX Runtime {found}, vintern needs 1.{minimum} or newer\nhint: `pip install --upgrade onnxruntime`, or pass another library with --ort-library",
+        path.display()
+    )]
+    LibraryTooOld {
+        /// The library.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+        /// Oldest minor version that works.
+        minimum: u32,
+    },
+    /// A second, different library was asked for in one process.
+    #[error("ONNX Runtime was already loaded from {}; a process uses one library", loaded.display())]
+    LibraryAlreadyLoaded {
+        /// The library in use.
+        loaded: PathBuf,
+    },
+    /// A graph could not be loaded.
+    #[error("{} could not be loaded: {message}", file.display())]
+    Load {
+        /// The graph.
+        file: PathBuf,
+        /// What the runtime said.
+        message: String,
+    },
+    /// A graph is not the one its manifest describes.
+    #[error(
+        "{} is not the graph its manifest describes: {difference}\nhint: files of two packages were mixed up; copy the package again",
+        file.display()
+    )]
+    Mismatch {
+        /// The graph.
+        file: PathBuf,
+        /// The first difference.
+        difference: String,
+    },
+    /// The runtime failed while running a graph.
+    #[error("{graph} failed: {message}")]
+    Run {
+        /// The graph.
+        graph: String,
+        /// What the runtime said.
+        message: String,
+    },
+    /// Memory ran out.
+    #[error(
+        "no memory for {what}: {message}\nhint: use fewer tiles, beams or new tokens, or a package of lower precision"
+    )]
+    OutOfMemory {
+        /// What was to be allocated.
+        what: String,
+        /// What the runtime said.
+        message: String,
+    },
+    /// The cache was addressed outside its bounds.
+    #[error("row {row}, positions up to {position} are outside the cache of {rows} rows of {capacity} positions")]
+    Cache {
+        /// The row.
+        row: usize,
+        /// End of the positions.
+        position: usize,
+        /// Rows there are.
+        rows: usize,
+        /// Positions a row has.
+        capacity: usize,
+    },
+    /// The run was stopped on request.
+    #[error("interrupted")]
+    Interrupted,
+}

@@ -1,0 +1,292 @@
+//! A decoder graph whose past keys and values live in buffers that are bound as past and present at once.
+//!
+//! One buffer per tensor holds `[rows, heads, capacity, head size]`. A call on rows `a..b` binds the part of each buffer
+//! that holds those rows, so the graph reads and writes the cache in place and no call copies it.
+
+use std::ops::Range;
+use std::ptr::NonNull;
+
+use ndarray::{ArrayView2, ArrayViewD};
+use ort::memory::Allocator;
+use ort::session::IoBinding;
+use ort::value::{DynTensor, DynTensorValueType, Tensor, TensorElementType, Value};
+use ort::{AsPointer, ortsys};
+
+use super::session::run_error;
+use super::{GraphSource, Library, OnnxGraph};
+use crate::graph::{CachedGraph, CachedRow, GraphError, Input, Interrupt, Placement, Values};
+
+/// Element type of the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheDtype {
+    /// float32
+    F32,
+    /// float16
+    F16,
+}
+
+impl CacheDtype {
+    fn element(self) -> TensorElementType {
+        match self {
+            Self::F32 => TensorElementType::Float32,
+            Self::F16 => TensorElementType::Float16,
+        }
+    }
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// Shape and names of the cache.
+#[derive(Clone, Debug)]
+pub struct CacheLayout {
+    /// Names of each cache tensor as input (past) and output (present).
+    pub tensors: Vec<(String, String)>,
+    /// Key/value heads.
+    pub heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Element type.
+    pub dtype: CacheDtype,
+    /// Width of the graph's first output.
+    pub output_width: usize,
+}
+
+impl CacheLayout {
+    /// Bytes one position of one row takes.
+    pub fn position_bytes(&self) -> usize {
+        self.tensors.len() * self.heads * self.head_dim * self.dtype.size()
+    }
+}
+
+/// A graph with a cache.
+pub struct OnnxCachedGraph {
+    graph: OnnxGraph,
+    layout: CacheLayout,
+    output: String,
+    buffers: Vec<DynTensor>,
+    rows: usize,
+    capacity: usize,
+    binding: IoBinding,
+    bound: Option<Bound>,
+}
+
+/// What the binding refers to.
+struct Bound {
+    rows: Range<usize>,
+    output: Tensor<f32>,
+}
+
+// SAFETY: the raw pointers inside are to buffers and bindings that this value owns; ONNX Runtime lets them be used from
+// any one thread at a time, which `&mut self` on every method that touches them ensures.
+unsafe impl Send for OnnxCachedGraph {}
+
+impl OnnxCachedGraph {
+    /// Loads a graph with a cache of the given layout. The first output is float32 `[rows, output_width]`.
+    ///
+    /// # Errors
+    /// As [`OnnxGraph::load`].
+    pub fn load(library: &Library, source: &GraphSource<'_>, layout: CacheLayout) -> Result<Self, GraphError> {
+        let graph = OnnxGraph::load(library, source)?;
+        let binding = graph.session.create_binding().map_err(|error| run_error(&graph.name, error.message()))?;
+        let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
+        Ok(Self { graph, layout, output, buffers: Vec::new(), rows: 0, capacity: 0, binding, bound: None })
+    }
+
+    fn failed(&self, error: &ort::Error) -> GraphError {
+        run_error(&self.graph.name, error.message())
+    }
+
+    fn allocate(&self, rows: usize, capacity: usize) -> Result<Vec<DynTensor>, GraphError> {
+        let shape = [rows, self.layout.heads, capacity, self.layout.head_dim];
+        let allocator = Allocator::default();
+        let tensor = |_| DynTensor::new(&allocator, self.layout.dtype.element(), shape);
+        (0..self.layout.tensors.len()).map(tensor).collect::<ort::Result<_>>().map_err(|error: ort::Error| {
+            let megabytes = (rows * capacity * self.layout.position_bytes()).div_ceil(1 << 20);
+            GraphError::OutOfMemory {
+                what: format!("a cache of {rows} rows of {capacity} positions ({megabytes} MiB)"),
+                message: error.message().to_owned(),
+            }
+        })
+    }
+
+    /// Binds the cache of `rows` and an output for them.
+    fn bind(&mut self, rows: &Range<usize>) -> ort::Result<()> {
+        if self.bound.as_ref().is_some_and(|bound| bound.rows == *rows) {
+            return Ok(());
+        }
+        self.bound = None;
+        let allocator = Allocator::default();
+        let shape = [rows.len(), self.layout.heads, self.capacity, self.layout.head_dim];
+        let row_bytes = shape[1..].iter().product::<usize>() * self.layout.dtype.size();
+        for (buffer, (past, present)) in self.buffers.iter_mut().zip(&self.layout.tensors) {
+            // SAFETY: `rows` was checked against the buffer, which outlives the binding: it is replaced only together
+            // with a cleared binding, in `reserve`.
+            let mut view = unsafe { part_of(buffer, &allocator, rows.start * row_bytes, shape, self.layout.dtype) }?;
+            self.binding.bind_input(past.as_str(), &view)?;
+            self.binding.bind_output(present.as_str(), &mut view)?;
+        }
+        let mut output = Tensor::<f32>::new(&allocator, [rows.len(), self.layout.output_width])?;
+        self.binding.bind_output(self.output.as_str(), &mut output)?;
+        self.bound = Some(Bound { rows: rows.clone(), output });
+        Ok(())
+    }
+
+    fn bind_inputs(&mut self, inputs: &[Input<'_>]) -> ort::Result<()> {
+        for input in inputs {
+            match &input.values {
+                Values::F32(values) => self.binding.bind_input(input.name, &owned(values)?)?,
+                Values::I32(values) => self.binding.bind_input(input.name, &owned(values)?)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, row: usize, position: usize) -> Result<(), GraphError> {
+        if row < self.rows && position <= self.capacity {
+            Ok(())
+        } else {
+            Err(GraphError::Cache { row, position, rows: self.rows, capacity: self.capacity })
+        }
+    }
+}
+
+impl CachedGraph for OnnxCachedGraph {
+    fn reserve(&mut self, rows: usize, capacity: usize, keep: &[CachedRow]) -> Result<(), GraphError> {
+        if rows <= self.rows && capacity <= self.capacity {
+            return Ok(());
+        }
+        let (rows, capacity) = (rows.max(self.rows), capacity.max(self.capacity));
+        for kept in keep {
+            self.check(kept.row, kept.positions)?;
+        }
+        self.binding.clear();
+        self.bound = None;
+        let old_capacity = self.capacity;
+        if keep.is_empty() {
+            // Nothing to carry over: let go of the old cache before the new one is allocated.
+            (self.rows, self.capacity) = (0, 0);
+            self.buffers.clear();
+        }
+        let mut buffers = self.allocate(rows, capacity)?;
+        let vector_bytes = self.layout.head_dim * self.layout.dtype.size();
+        for (old, new) in self.buffers.iter().zip(&mut buffers) {
+            for (kept, head) in keep.iter().flat_map(|kept| (0..self.layout.heads).map(move |head| (kept, head))) {
+                let line = kept.row * self.layout.heads + head;
+                // SAFETY: both buffers hold a line of `positions` vectors there: `check` covered the old one, the new
+                // one is at least as large in both directions. They are distinct allocations in host memory.
+                unsafe {
+                    let from = old.data_ptr().cast::<u8>().add(line * old_capacity * vector_bytes);
+                    let to = new.data_ptr_mut().cast::<u8>().add(line * capacity * vector_bytes);
+                    std::ptr::copy_nonoverlapping(from, to, kept.positions * vector_bytes);
+                }
+            }
+        }
+        self.buffers = buffers;
+        (self.rows, self.capacity) = (rows, capacity);
+        Ok(())
+    }
+
+    fn reserved(&self) -> (usize, usize) {
+        (self.rows, self.capacity)
+    }
+
+    fn copy(&mut self, from: usize, to: usize, positions: Range<usize>) -> Result<(), GraphError> {
+        self.check(from, positions.end)?;
+        self.check(to, positions.end)?;
+        if from == to || positions.is_empty() {
+            return Ok(());
+        }
+        let vector_bytes = self.layout.head_dim * self.layout.dtype.size();
+        for buffer in &mut self.buffers {
+            let data = buffer.data_ptr_mut().cast::<u8>();
+            for head in 0..self.layout.heads {
+                let offset = |row: usize| {
+                    ((row * self.layout.heads + head) * self.capacity + positions.start) * vector_bytes
+                };
+                // SAFETY: both rows and the positions were checked above; two rows do not overlap. The buffer is in
+                // host memory, as `allocate` asks for.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        data.add(offset(from)),
+                        data.add(offset(to)),
+                        positions.len() * vector_bytes,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        rows: Range<usize>,
+        inputs: &[Input<'_>],
+        interrupt: &Interrupt,
+    ) -> Result<ArrayView2<'_, f32>, GraphError> {
+        if rows.is_empty() || rows.end > self.rows {
+            return Err(GraphError::Cache { row: rows.end, position: 0, rows: self.rows, capacity: self.capacity });
+        }
+        self.bind(&rows).and_then(|()| self.bind_inputs(inputs)).map_err(|error| self.failed(&error))?;
+        let binding = &self.binding;
+        self.graph.interruptible(interrupt, |session, options| {
+            session.run_binding_with_options(binding, options).map(drop)
+        })?;
+        let Some(bound) = &self.bound else {
+            return Err(run_error(&self.graph.name, "the graph has no output"));
+        };
+        let shape = (rows.len(), self.layout.output_width);
+        ArrayView2::from_shape(shape, bound.output.extract_tensor().1)
+            .map_err(|error| run_error(&self.graph.name, &error.to_string()))
+    }
+
+    fn placement(&self) -> &Placement {
+        &self.graph.placement
+    }
+}
+
+/// A tensor of its own memory with the values of `view`; the binding may read it after the call.
+fn owned<T>(view: &ArrayViewD<'_, T>) -> ort::Result<Tensor<T>>
+where
+    T: ort::value::PrimitiveTensorElementType + Copy + std::fmt::Debug + 'static,
+{
+    Tensor::from_array((view.shape().to_vec(), view.iter().copied().collect::<Vec<T>>()))
+}
+
+/// A tensor over a part of `buffer`.
+///
+/// # Safety
+/// The part must lie inside the buffer, and the buffer must outlive every use of the tensor.
+unsafe fn part_of(
+    buffer: &mut DynTensor,
+    allocator: &Allocator,
+    offset: usize,
+    shape: [usize; 4],
+    dtype: CacheDtype,
+) -> ort::Result<Value<DynTensorValueType>> {
+    let shape = shape.map(|size| size as i64);
+    let bytes = shape.iter().product::<i64>() as usize * dtype.size();
+    let data = buffer.data_ptr_mut();
+    let mut value = std::ptr::null_mut();
+    // SAFETY: the caller vouches for the memory; the other arguments are valid for the call.
+    unsafe {
+        ortsys![
+            unsafe CreateTensorWithDataAsOrtValue(
+                buffer.memory_info().ptr(),
+                data.cast::<u8>().add(offset).cast(),
+                bytes,
+                shape.as_ptr(),
+                shape.len(),
+                dtype.element().into(),
+                &mut value
+            )?
+        ];
+        let value = NonNull::new(value).ok_or_else(|| ort::Error::new("no tensor was created"))?;
+        Ok(Value::from_ptr(value, Some(allocator)))
+    }
+}

@@ -1,0 +1,209 @@
+//! Loading a graph into an ONNX Runtime session, and running one that has no cache.
+
+use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ndarray::ArrayD;
+use ort::logging::LogLevel;
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::{AsPointer, ortsys};
+
+use super::Library;
+use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
+use crate::package::{Axis, GraphVariant, TensorEntry};
+use crate::provider::ProviderList;
+
+/// A graph of a package, ready to be loaded.
+#[derive(Clone, Debug)]
+pub struct GraphSource<'a> {
+    /// The `.onnx` file.
+    pub file: PathBuf,
+    /// What the manifest says of it.
+    pub variant: &'a GraphVariant,
+    /// Execution providers to run it on, in order of preference.
+    pub providers: &'a ProviderList,
+}
+
+/// A graph without memory between calls.
+pub struct OnnxGraph {
+    pub(super) session: Session,
+    pub(super) name: String,
+    pub(super) placement: Placement,
+    options: Arc<RunOptions>,
+    output: String,
+}
+
+impl OnnxGraph {
+    /// Loads a graph and checks that its inputs and outputs are those of the manifest.
+    ///
+    /// # Errors
+    /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
+    pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
+        let session = open_session(library, source)?;
+        check_outlets(&session, source)?;
+        let name = source.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let failed = |error: &ort::Error| load_error(source, error.message());
+        let placement = read_placement(&session).map_err(|error| failed(&error))?;
+        let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
+        let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
+        Ok(Self { session, name, placement, options, output })
+    }
+
+    /// Calls `run` so that `interrupt` ends it, and names the graph in what fails.
+    pub(super) fn interruptible<T>(
+        &mut self,
+        interrupt: &Interrupt,
+        run: impl FnOnce(&mut Session, &RunOptions) -> ort::Result<T>,
+    ) -> Result<T, GraphError> {
+        if interrupt.is_raised() {
+            return Err(GraphError::Interrupted);
+        }
+        let stopped = Arc::clone(&self.options);
+        // An error would mean that the run cannot be stopped; it then ends by itself.
+        let stop = Box::new(move || drop(stopped.terminate()));
+        let result = interrupt.guard(stop, || run(&mut self.session, &self.options));
+        let message = match result {
+            Ok(result) => return Ok(result),
+            Err(error) => error.message().to_owned(),
+        };
+        if interrupt.is_raised() {
+            self.options.unterminate().map_err(|error| run_error(&self.name, error.message()))?;
+            return Err(GraphError::Interrupted);
+        }
+        Err(run_error(&self.name, &message))
+    }
+}
+
+impl Graph for OnnxGraph {
+    fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
+        let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let value = match &input.values {
+                Values::F32(values) => TensorRef::from_array_view(values.view()).map(SessionInputValue::from),
+                Values::I32(values) => TensorRef::from_array_view(values.view()).map(SessionInputValue::from),
+            };
+            values.push((input.name.to_owned(), value.map_err(|error| run_error(&self.name, error.message()))?));
+        }
+        let output = self.output.clone();
+        self.interruptible(interrupt, |session, options| {
+            let outputs = session.run_with_options(values, options)?;
+            Ok(outputs[output.as_str()].try_extract_array::<f32>()?.to_owned())
+        })
+    }
+
+    fn placement(&self) -> &Placement {
+        &self.placement
+    }
+}
+
+fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<Session, GraphError> {
+    let failed = |error: &str| load_error(source, error);
+    let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
+    let builder = builder
+        .with_log_level(LogLevel::Error)
+        .and_then(|builder| builder.with_config_entry("session.record_ep_graph_assignment_info", "1"))
+        .map_err(|error| failed(error.message()))?;
+    let mut builder = source.providers.register(builder).map_err(|error| failed(error.message()))?;
+    builder.commit_from_file(&source.file).map_err(|error| failed(error.message()))
+}
+
+fn load_error(source: &GraphSource<'_>, message: &str) -> GraphError {
+    match out_of_memory(message, || source.file.display().to_string()) {
+        Some(error) => error,
+        None => GraphError::Load { file: source.file.clone(), message: message.to_owned() },
+    }
+}
+
+pub(super) fn run_error(graph: &str, message: &str) -> GraphError {
+    match out_of_memory(message, || format!("a run of {graph}")) {
+        Some(error) => error,
+        None => GraphError::Run { graph: graph.to_owned(), message: message.to_owned() },
+    }
+}
+
+/// ONNX Runtime has no status code of its own for this.
+fn out_of_memory(message: &str, what: impl FnOnce() -> String) -> Option<GraphError> {
+    let marks = ["bad_alloc", "Failed to allocate memory", "out of memory"];
+    marks
+        .iter()
+        .any(|mark| message.contains(mark))
+        .then(|| GraphError::OutOfMemory { what: what(), message: message.to_owned() })
+}
+
+fn check_outlets(session: &Session, source: &GraphSource<'_>) -> Result<(), GraphError> {
+    let mismatch = |difference| GraphError::Mismatch { file: source.file.clone(), difference };
+    for (kind, stated, found) in [
+        ("input", &source.variant.inputs, session.inputs()),
+        ("output", &source.variant.outputs, session.outputs()),
+    ] {
+        if stated.len() != found.len() {
+            return Err(mismatch(format!("{} {kind}s instead of {}", found.len(), stated.len())));
+        }
+        for entry in stated {
+            let outlet = found
+                .iter()
+                .find(|outlet| outlet.name() == entry.name)
+                .ok_or_else(|| mismatch(format!("no {kind} named {}", entry.name)))?;
+            check_outlet(kind, entry, outlet.dtype()).map_err(mismatch)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_outlet(kind: &str, entry: &TensorEntry, found: &ValueType) -> Result<(), String> {
+    let ValueType::Tensor { ty, shape, .. } = found else {
+        return Err(format!("{kind} {} is not a tensor", entry.name));
+    };
+    if dtype_name(*ty) != Some(entry.dtype.as_str()) {
+        return Err(format!("{kind} {} holds {ty} instead of {}", entry.name, entry.dtype));
+    }
+    let agrees = |(stated, found): (&Axis, &i64)| match stated {
+        // An optimised graph may know a size that the exporter left open.
+        Axis::Named(_) => true,
+        Axis::Fixed(size) => *found < 0 || u64::try_from(*found) == Ok(*size),
+    };
+    if shape.len() == entry.shape.len() && entry.shape.iter().zip(shape.iter()).all(agrees) {
+        Ok(())
+    } else {
+        Err(format!("{kind} {} has shape {:?} instead of {:?}", entry.name, &shape[..], entry.shape))
+    }
+}
+
+fn dtype_name(element: TensorElementType) -> Option<&'static str> {
+    match element {
+        TensorElementType::Float32 => Some("fp32"),
+        TensorElementType::Float16 => Some("fp16"),
+        TensorElementType::Int32 => Some("int32"),
+        TensorElementType::Int64 => Some("int64"),
+        _ => None,
+    }
+}
+
+/// Reads which execution provider was given which nodes.
+fn read_placement(session: &Session) -> ort::Result<Placement> {
+    let mut placement = Placement::default();
+    let mut subgraphs = std::ptr::null();
+    let mut subgraph_count = 0;
+    // SAFETY: the session is live and was built with the recording switched on; each call fills its out-parameters or
+    // returns an error, and what they point to belongs to the session. Strings are NUL-terminated and copied.
+    unsafe {
+        ortsys![unsafe Session_GetEpGraphAssignmentInfo(session.ptr(), &mut subgraphs, &mut subgraph_count)?];
+        for index in 0..subgraph_count {
+            let subgraph = *subgraphs.add(index);
+            let mut provider: *const c_char = std::ptr::null();
+            let mut nodes = std::ptr::null();
+            let mut node_count = 0;
+            ortsys![unsafe EpAssignedSubgraph_GetEpName(subgraph, &mut provider)?];
+            ortsys![unsafe EpAssignedSubgraph_GetNodes(subgraph, &mut nodes, &mut node_count)?];
+            let provider = CStr::from_ptr(provider).to_string_lossy();
+            for node in 0..node_count {
+                let mut operator: *const c_char = std::ptr::null();
+                ortsys![unsafe EpAssignedNode_GetOperatorType(*nodes.add(node), &mut operator)?];
+                placement.add(&provider, &CStr::from_ptr(operator).to_string_lossy());
+            }
+        }
+    }
+    Ok(placement)
+}

@@ -1,0 +1,9 @@
+pub mod cli;
+pub mod engine;
+pub mod generate;
+pub mod graph;
+pub mod model;
+pub mod package;
+pub mod preprocess;
+pub mod prompt;
+pub mod provider;
