@@ -5,20 +5,14 @@ use std::path::Path;
 use ndarray::Array2;
 use serde_json::Value;
 use vintern::generate::{
-    Advance, BeamSearch, EarlyStopping, GeneratedSequence, GenerationSettings, Strategy, TokenId,
-    start,
+    Advance, BeamSearch, EarlyStopping, GeneratedSequence, GenerationSettings, Strategy, TokenId, start,
 };
 
 /// Largest difference from a reference score: float32 sums of at most 14 log-probabilities.
 const SCORE_TOLERANCE: f64 = 2e-5;
 
 fn floats(value: &Value) -> Vec<f32> {
-    value
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|number| number.as_f64().unwrap() as f32)
-        .collect()
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
 fn table_rows(value: &Value) -> Vec<Vec<f32>> {
@@ -42,9 +36,7 @@ impl Table {
     }
 
     fn logits(&self, tokens: &[TokenId]) -> Vec<f32> {
-        let from = tokens
-            .last()
-            .map_or(&self.start, |&last| &self.transitions[last as usize]);
+        let from = tokens.last().map_or(&self.start, |&last| &self.transitions[last as usize]);
         let step = &self.steps[tokens.len().min(self.steps.len() - 1)];
         from.iter().zip(step).map(|(a, b)| a + b).collect()
     }
@@ -52,11 +44,7 @@ impl Table {
 
 /// The generation arguments of a case. An argument this does not know is an error, not a default.
 fn settings(generation: &Value) -> GenerationSettings {
-    let mut beam = BeamSearch {
-        num_beams: 1,
-        length_penalty: 1.0,
-        early_stopping: EarlyStopping::False,
-    };
+    let mut beam = BeamSearch { num_beams: 1, length_penalty: 1.0, early_stopping: EarlyStopping::False };
     let mut settings = GenerationSettings {
         max_new_tokens: 0,
         min_new_tokens: 0,
@@ -76,11 +64,7 @@ fn settings(generation: &Value) -> GenerationSettings {
             "num_beams" => beam.num_beams = number(),
             "length_penalty" => beam.length_penalty = float(),
             "early_stopping" => {
-                let text = value
-                    .as_bool()
-                    .map_or(value.as_str().unwrap_or_default().to_owned(), |b| {
-                        b.to_string()
-                    });
+                let text = value.as_bool().map_or(value.as_str().unwrap_or_default().to_owned(), |b| b.to_string());
                 beam.early_stopping = text.parse().unwrap();
             }
             other => panic!("unknown generation argument {other}"),
@@ -94,18 +78,12 @@ fn run(table: &Table, settings: &GenerationSettings, eos: TokenId) -> Vec<Genera
     let mut search = start(settings, eos, None).unwrap();
     let mut rows: Vec<Vec<TokenId>> = vec![Vec::new()];
     loop {
-        let flat: Vec<f32> = rows
-            .iter()
-            .flat_map(|tokens| table.logits(tokens))
-            .collect();
+        let flat: Vec<f32> = rows.iter().flat_map(|tokens| table.logits(tokens)).collect();
         let logits = Array2::from_shape_vec((rows.len(), table.start.len()), flat).unwrap();
         match search.advance(logits.view()).unwrap() {
             Advance::Finished => return search.results(),
             Advance::Continue(next) => {
-                rows = next
-                    .iter()
-                    .map(|row| [&rows[row.parent][..], &[row.token]].concat())
-                    .collect();
+                rows = next.iter().map(|row| [&rows[row.parent][..], &[row.token]].concat()).collect();
             }
         }
     }
@@ -117,12 +95,7 @@ fn every_search_case() {
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let eos = golden["eos_token_id"].as_u64().unwrap() as TokenId;
     let pad = golden["pad_token_id"].as_u64().unwrap() as TokenId;
-    let tables: Vec<Table> = golden["tables"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(Table::new)
-        .collect();
+    let tables: Vec<Table> = golden["tables"].as_array().unwrap().iter().map(Table::new).collect();
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 322);
 
@@ -131,8 +104,7 @@ fn every_search_case() {
     for (number, case) in cases.iter().enumerate() {
         let table = &tables[case["table"].as_u64().unwrap() as usize];
         let found = run(table, &settings(&case["generation"]), eos);
-        let expected: Vec<Vec<TokenId>> =
-            serde_json::from_value(case["sequences"].clone()).unwrap();
+        let expected: Vec<Vec<TokenId>> = serde_json::from_value(case["sequences"].clone()).unwrap();
         let width = expected[0].len();
         let padded: Vec<Vec<TokenId>> = found
             .iter()
@@ -142,29 +114,18 @@ fn every_search_case() {
                 tokens
             })
             .collect();
-        let scores: Option<Vec<f64>> =
-            serde_json::from_value(case["sequence_scores"].clone()).unwrap();
-        let found_scores: Option<Vec<f64>> = found
-            .iter()
-            .map(|sequence| sequence.score.map(f64::from))
-            .collect();
+        let scores: Option<Vec<f64>> = serde_json::from_value(case["sequence_scores"].clone()).unwrap();
+        let found_scores: Option<Vec<f64>> = found.iter().map(|sequence| sequence.score.map(f64::from)).collect();
         let mut ok = padded == expected && scores.is_some() == found_scores.is_some();
         for (a, b) in scores.iter().flatten().zip(found_scores.iter().flatten()) {
             worst = worst.max((a - b).abs());
             ok &= (a - b).abs() <= SCORE_TOLERANCE;
         }
         if !ok {
-            failures.push(format!(
-                "case {number}: {case}\n found {padded:?} {found_scores:?}"
-            ));
+            failures.push(format!("case {number}: {case}\n found {padded:?} {found_scores:?}"));
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} cases differ:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} cases differ:\n{}", failures.len(), failures.join("\n"));
     assert!(worst <= SCORE_TOLERANCE, "{worst:e}");
     println!("largest score difference {worst:e}");
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
+
 /// Runs Vintern and its InternVL siblings on ONNX Runtime.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
@@ -18,7 +20,7 @@ pub(super) enum Command {
     Chat(Box<ChatArgs>),
     /// Show what the model will see of an image: grid, tiles, token count
     Inspect(InspectArgs),
-    /// Check the library, the providers, the package and the memory, and say how to mend what does not work
+    /// Check what works on this machine, and say how to mend what does not
     Doctor(DoctorArgs),
     /// Check a package: the hash of every file, and its graphs against recorded results
     Verify(VerifyArgs),
@@ -30,18 +32,18 @@ pub(super) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeArgs {
-    /// Execution providers in order of preference, with options: `cpu`, `cpu:arena=false`
+    /// Execution providers in order of preference, with options, such as cpu or cpu:arena=false
     #[arg(long, value_name = "LIST", default_value = "cpu")]
     pub(super) provider: String,
-    /// Path of the ONNX Runtime library [default: found beside the program, in .venv or by the system]
+    /// ONNX Runtime library [default: ORT_DYLIB_PATH, else beside the program, in .venv or the system's]
     #[arg(long, value_name = "PATH")]
     pub(super) ort_library: Option<PathBuf>,
     /// Threads the graphs share [default: the number of cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
-    /// Print what the runtime logs, and where the nodes of each graph run
-    #[arg(short, long)]
-    pub(super) verbose: bool,
+    /// Tell on stderr where the graphs run, counts and times of each call; -vv also all that ONNX Runtime logs
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
 }
 
 /// How images are decoded and cut into tiles.
@@ -49,19 +51,19 @@ pub(super) struct RuntimeArgs {
 #[command(next_help_heading = "Images")]
 pub(super) struct TilingArgs {
     /// Most tiles of the grid, the thumbnail not counted [default: the package's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) max_tiles: Option<u32>,
     /// Fewest tiles of the grid [default: the package's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) min_tiles: Option<u32>,
     /// Do not append the whole image as one more tile
     #[arg(long)]
     pub(super) no_thumbnail: bool,
-    /// What to do with the orientation that a photo's EXIF data states [default: auto; `benchmark` preset: ignore]
-    #[arg(long, value_enum)]
+    /// The orientation a photo's EXIF data states [default: auto, or ignore with the benchmark preset]
+    #[arg(long, value_name = "WHAT", value_enum)]
     pub(super) orientation: Option<OrientationArg>,
     /// Refuse images of more pixels than this
-    #[arg(long, value_name = "N", default_value_t = crate::preprocess::DEFAULT_MAX_PIXELS)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_PIXELS)]
     pub(super) max_image_pixels: u64,
 }
 
@@ -75,10 +77,13 @@ pub(super) enum OrientationArg {
 
 #[derive(Debug, Args)]
 pub(super) struct ChatArgs {
+    /// The question; without one, a conversation whose questions are read from the terminal or from stdin
+    #[arg(value_name = "QUESTION")]
+    pub(super) question: Option<String>,
     /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: PathBuf,
-    /// An image; may be given several times, in the order of the `<image>` marks
+    /// An image; may be given several times, in the order of the <image> marks
     #[arg(long = "image", value_name = "FILE")]
     pub(super) images: Vec<PathBuf>,
     /// Earlier turns: a JSON list of [question, answer] pairs
@@ -95,9 +100,6 @@ pub(super) struct ChatArgs {
     pub(super) generation: GenerationArgs,
     #[command(flatten)]
     pub(super) runtime: RuntimeArgs,
-    /// The question; a conversation when absent
-    #[arg(value_name = "QUESTION")]
-    pub(super) question: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -115,12 +117,12 @@ pub(super) struct PromptArgs {
 #[command(next_help_heading = "Generation")]
 pub(super) struct GenerationArgs {
     /// Settings to start from; the other flags override them [default: describe with an image, text without]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "NAME", value_enum)]
     pub(super) preset: Option<Preset>,
-    /// Beams; 1 is greedy search
+    /// Beams; 1 is greedy search [default: the preset's]
     #[arg(long, value_name = "N")]
     pub(super) num_beams: Option<usize>,
-    /// Makes generated tokens less likely to come again; 1 is off
+    /// Makes generated tokens less likely to come again; 1 is off [default: the preset's]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) repetition_penalty: Option<f32>,
     /// Exponent of the length a beam's score is divided by [default: 1]
@@ -129,16 +131,16 @@ pub(super) struct GenerationArgs {
     /// When beam search ends: true, false or never [default: false]
     #[arg(long, value_name = "WHEN")]
     pub(super) early_stopping: Option<String>,
-    /// No run of N generated tokens occurs twice; 0 is off
+    /// No run of N generated tokens occurs twice; 0 is off [default: 0]
     #[arg(long, value_name = "N")]
     pub(super) no_repeat_ngram_size: Option<usize>,
-    /// Most tokens to generate
+    /// Most tokens to generate [default: the preset's]
     #[arg(long, value_name = "N")]
     pub(super) max_new_tokens: Option<usize>,
-    /// Fewest tokens to generate
+    /// Fewest tokens to generate [default: 0]
     #[arg(long, value_name = "N")]
     pub(super) min_new_tokens: Option<usize>,
-    /// Sample instead of taking the likeliest token; 0 is greedy search
+    /// Sample at this temperature; 0 is greedy search
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) temperature: Option<f32>,
     /// Sample among the N likeliest tokens; 0 is off [default: 50]
@@ -154,7 +156,7 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
     /// End the answer before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(super) stop: Vec<String>,
 }
 
@@ -173,15 +175,15 @@ pub(super) struct InspectArgs {
     /// The image
     #[arg(value_name = "IMAGE")]
     pub(super) image: PathBuf,
-    /// Take tile size, tokens and defaults from this model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    /// Model package whose tile size, tokens and defaults to use [default: the model card's]
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: Option<PathBuf>,
-    /// Side of a tile in pixels, without a package
-    #[arg(long, value_name = "N", default_value_t = 448, conflicts_with = "model")]
-    pub(super) tile_size: u32,
-    /// Language-model tokens of a tile, without a package
-    #[arg(long, value_name = "N", default_value_t = 256, conflicts_with = "model")]
-    pub(super) tokens_per_tile: usize,
+    /// Side of a tile in pixels [default: the package's, else 448]
+    #[arg(long, value_name = "N")]
+    pub(super) tile_size: Option<u32>,
+    /// Language-model tokens of a tile [default: the package's, else 256]
+    #[arg(long, value_name = "N")]
+    pub(super) tokens_per_tile: Option<usize>,
     /// Write each tile as a PNG into this folder
     #[arg(long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
@@ -195,7 +197,7 @@ pub(super) struct InspectArgs {
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     /// A model package to check as well
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
@@ -207,7 +209,7 @@ pub(super) struct DoctorArgs {
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
     /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: PathBuf,
     /// Print one JSON object
     #[arg(long)]
@@ -219,7 +221,7 @@ pub(super) struct VerifyArgs {
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
     /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL")]
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: PathBuf,
     /// Tiles of the grid; the thumbnail comes on top when there are several
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,2 +1,187 @@
+//! `vintern doctor`: what works on this machine, what does not, and how to mend it.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use super::args::DoctorArgs;
 use super::error::CliError;
-pub(super) fn run(_args: &super::args::DoctorArgs) -> Result<(), CliError> { Ok(()) }
+use super::output::print_json;
+use super::progress::Progress;
+use super::{system, with_causes};
+use crate::graph::Placement;
+use crate::graph::onnx::Library;
+use crate::model::{ComponentProviders, Model};
+use crate::package::{Component, Package};
+
+/// What `doctor --json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    vintern: &'static str,
+    checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    placement: Vec<GraphPlacement>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    state: State,
+    detail: String,
+    /// Exit code the failure would give a command that needs the thing.
+    #[serde(skip)]
+    exit_code: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warning,
+    Failed,
+}
+
+/// Where the nodes of a graph run.
+#[derive(Debug, Serialize)]
+struct GraphPlacement {
+    graph: &'static str,
+    providers: Placement,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: String) -> Self {
+        Self { name, state: State::Ok, detail, exit_code: 0 }
+    }
+
+    fn warning(name: &'static str, detail: String) -> Self {
+        Self { name, state: State::Warning, detail, exit_code: 0 }
+    }
+
+    fn failed(name: &'static str, error: &CliError) -> Self {
+        Self { name, state: State::Failed, detail: with_causes(error), exit_code: error.exit_code() }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When something that was asked for does not work; what it is was printed.
+pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
+    let mut report = Report { vintern: env!("CARGO_PKG_VERSION"), checks: Vec::new(), placement: Vec::new() };
+    let library = check_library(args, &mut report);
+    let providers = check_providers(args, &mut report);
+    let package = check_package(args, &mut report);
+    check_memory(package.as_ref(), &mut report);
+    if let (Some(library), Some(providers), Some(package)) = (&library, &providers, &package) {
+        check_graphs(library, providers, package, &mut report);
+    }
+    if args.json {
+        print_json(&report)?;
+    } else {
+        print(&report, &mut std::io::stdout().lock())?;
+    }
+    let failed: Vec<&Check> = report.checks.iter().filter(|check| check.state == State::Failed).collect();
+    match failed.iter().map(|check| check.exit_code).max() {
+        None => Ok(()),
+        Some(exit_code) => Err(CliError::Doctor { failed: failed.len(), exit_code }),
+    }
+}
+
+fn check_library(args: &DoctorArgs, report: &mut Report) -> Option<Library> {
+    match Library::load(&args.runtime.library_options()) {
+        Ok(library) => {
+            let detail = format!("ONNX Runtime {} from {}", library.version(), library.path().display());
+            report.checks.push(Check::ok("library", detail));
+            let compiled = library.compiled_providers().join(", ");
+            report.checks.push(Check::ok("providers in it", compiled));
+            Some(library)
+        }
+        Err(error) => {
+            report.checks.push(Check::failed("library", &error.into()));
+            None
+        }
+    }
+}
+
+/// Whether the spec can be understood; that a provider works is proved by loading the graphs.
+fn check_providers(args: &DoctorArgs, report: &mut Report) -> Option<ComponentProviders> {
+    match args.runtime.providers() {
+        Ok(providers) => Some(providers),
+        Err(error) => {
+            report.checks.push(Check::failed("--provider", &error));
+            None
+        }
+    }
+}
+
+fn check_package(args: &DoctorArgs, report: &mut Report) -> Option<Package> {
+    let folder = args.model.as_deref()?;
+    match Package::open(folder) {
+        Ok(package) => {
+            let manifest = package.manifest();
+            let bytes: u64 = manifest.files().map(|file| file.size).sum();
+            let precisions = package.variants(Component::Decoder).iter().map(|variant| variant.precision.as_str());
+            let detail = format!(
+                "{} ({}), made from {}, {} files of the right size",
+                folder.display(),
+                precisions.collect::<Vec<_>>().join(", "),
+                manifest.source.name,
+                manifest.files().count()
+            );
+            report.checks.push(Check::ok("package", format!("{detail}, {}", system::bytes_text(bytes))));
+            Some(package)
+        }
+        Err(error) => {
+            report.checks.push(Check::failed("package", &error.into()));
+            None
+        }
+    }
+}
+
+fn check_memory(package: Option<&Package>, report: &mut Report) {
+    let Some((total, available)) = system::memory() else { return };
+    let detail = format!("{} available of {}", system::bytes_text(available), system::bytes_text(total));
+    let needed: u64 = package.map_or(0, |package| package.manifest().files().map(|file| file.size).sum());
+    report.checks.push(if needed > available {
+        let needed = system::bytes_text(needed);
+        Check::warning(
+            "memory",
+            format!("{detail}; the weights alone are {needed}: a package of lower precision fits better"),
+        )
+    } else {
+        Check::ok("memory", detail)
+    });
+}
+
+/// Loads every graph, which is the only proof that it can be.
+fn check_graphs(library: &Library, providers: &ComponentProviders, package: &Package, report: &mut Report) {
+    let progress = Progress::new();
+    let loaded = Model::load(package, library, providers, |component| progress.loading(component));
+    progress.clear();
+    match loaded {
+        Ok(model) => {
+            let [encoder, projector] = model.vision.placements();
+            let placements = [encoder, projector, model.decoder.placement()];
+            for (component, placement) in Component::ALL.iter().zip(placements) {
+                report.checks.push(Check::ok(component.name(), placement.to_string()));
+                report.placement.push(GraphPlacement { graph: component.name(), providers: placement.clone() });
+            }
+        }
+        Err(error) => report.checks.push(Check::failed("graphs", &error.into())),
+    }
+}
+
+fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "vintern {}", report.vintern)?;
+    for check in &report.checks {
+        let mark = match check.state {
+            State::Ok => "ok",
+            State::Warning => "warning",
+            State::Failed => "FAILED",
+        };
+        let detail = check.detail.replace('\n', &format!("\n{:26}", ""));
+        writeln!(out, "{mark:<8} {:<16} {detail}", check.name)?;
+    }
+    Ok(())
+}

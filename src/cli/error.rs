@@ -1,4 +1,5 @@
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::engine::EngineError;
 use crate::generate::SettingsError;
@@ -20,13 +21,34 @@ pub enum CliError {
         /// What to do.
         hint: String,
     },
-    /// A file cannot be read or written.
-    #[error("{}: {source}", file.display())]
-    File {
+    /// A file cannot be read.
+    #[error("the {what} {} {}", file.display(), unreadable(what, file, error))]
+    Read {
+        /// What the file is for.
+        what: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A file or folder cannot be written.
+    #[error("{} cannot be written: {source}\nhint: choose another folder with --output", file.display())]
+    Write {
         /// The file.
         file: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The recorded results of a package cannot be used.
+    #[error(
+        "the recorded results {} cannot be used: {message}\nhint: record them again with `vintern-export verify DIR --record`",
+        file.display()
+    )]
+    Recorded {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        message: String,
     },
     /// The history file is not a list of pairs.
     #[error(
@@ -48,7 +70,7 @@ pub enum CliError {
         source: ImageError,
     },
     /// The settings are out of range.
-    #[error(transparent)]
+    #[error("{}", as_flag(.0))]
     Settings(#[from] SettingsError),
     /// The provider spec cannot be honoured.
     #[error(transparent)]
@@ -65,6 +87,14 @@ pub enum CliError {
     /// A check found something wrong; what it is was printed.
     #[error("{0}")]
     Check(String),
+    /// `doctor` found something that does not work.
+    #[error("{failed} check(s) failed")]
+    Doctor {
+        /// Number of failed checks.
+        failed: usize,
+        /// Exit code of the gravest one.
+        exit_code: u8,
+    },
     /// The terminal or a pipe could not be written to or read.
     #[error("{0}")]
     Terminal(#[from] std::io::Error),
@@ -80,7 +110,9 @@ impl CliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. }
-            | Self::File { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Recorded { .. }
             | Self::History { .. }
             | Self::Image { .. }
             | Self::Settings(_)
@@ -88,6 +120,7 @@ impl CliError {
             | Self::Package(_)
             | Self::Prompt(_) => 2,
             Self::Engine(error) => engine_exit_code(error),
+            Self::Doctor { exit_code, .. } => *exit_code,
             Self::Check(_) | Self::Terminal(_) => 1,
         }
     }
@@ -105,11 +138,35 @@ impl From<ModelError> for CliError {
     }
 }
 
+/// What is wrong with a file that could not be read, and what to do.
+fn unreadable(what: &str, file: &Path, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            let folder = std::env::current_dir().ok().filter(|_| file.is_relative());
+            let searched =
+                folder.map_or(String::new(), |folder| format!("; it was looked for in {}", folder.display()));
+            format!("does not exist\nhint: check the path{searched}")
+        }
+        ErrorKind::IsADirectory => format!("is a folder\nhint: pass the {what} file itself"),
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+/// The message of a setting that is out of range, by the name of its flag.
+fn as_flag(error: &SettingsError) -> String {
+    match error {
+        SettingsError::OutOfRange { setting, value, allowed } => {
+            format!("--{} is {value}; it must be {allowed}", setting.replace('_', "-"))
+        }
+        SettingsError::TooManySequences { .. } => error.to_string(),
+    }
+}
+
 fn engine_exit_code(error: &EngineError) -> u8 {
     match error {
         EngineError::Model(ModelError::Graph(error)) => match error {
             GraphError::Mismatch { .. } => 2,
-            GraphError::Interrupted | GraphError::Cache { .. } => 1,
+            GraphError::Interrupted | GraphError::Cache { .. } | GraphError::Run { .. } => 1,
             _ => 3,
         },
         EngineError::Search(_) | EngineError::Step { .. } => 1,

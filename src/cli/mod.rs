@@ -40,7 +40,7 @@ pub fn main() -> u8 {
         Ok(()) => 0,
         Err(CliError::Terminal(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
-            eprintln!("error: {}", with_causes(&error));
+            output::note(&format!("error: {}", with_causes(&error)));
             error.exit_code()
         }
     }
@@ -60,6 +60,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn read_file(file: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(file).map_err(|source| CliError::File { file: file.to_path_buf(), source })
+/// Reads a file; `what` names its role in the message of a failure.
+fn read_file(what: &'static str, file: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(file).map_err(|error| CliError::Read { what, file: file.to_path_buf(), error })
 }

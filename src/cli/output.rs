@@ -1,10 +1,11 @@
-//! The JSON object `chat --json` prints.
+//! What commands print: lines on stderr, the JSON object and the summary of a call.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::engine::{Completion, Engine, Usage};
+use crate::engine::{Completion, Engine, Timings, Usage};
 use crate::generate::FinishReason;
 use crate::graph::Placement;
 
@@ -46,23 +47,14 @@ impl ChatOutput {
     /// The object of a finished call; `seed` if it sampled.
     pub(super) fn new(completion: &Completion, engine: &Engine, seed: Option<u64>) -> Self {
         let answer = completion.answers.first();
-        let timings = &completion.timings;
-        let steps = timings.steps.len();
         Self {
             text: answer.map(|answer| answer.text.clone()).unwrap_or_default(),
             token_ids: answer.map(|answer| answer.token_ids.clone()).unwrap_or_default(),
             finish_reason: answer.map_or("cancelled", |answer| finish_reason(answer.finish)),
             sequence_score: answer.and_then(|answer| answer.score),
             usage: completion.usage,
-            timings_ms: TimingsMs {
-                decode_image: milliseconds(timings.decode_image),
-                vision: milliseconds(timings.vision),
-                projector: milliseconds(timings.projector),
-                prefill: milliseconds(timings.prefill),
-                decode: milliseconds(timings.decode),
-                total: milliseconds(timings.total),
-            },
-            tokens_per_second: if steps == 0 { 0.0 } else { steps as f64 / timings.decode.as_secs_f64() },
+            timings_ms: TimingsMs::of(&completion.timings),
+            tokens_per_second: tokens_per_second(&completion.timings),
             provider: ProviderNames::of(engine),
             seed,
         }
@@ -86,6 +78,49 @@ pub(super) fn finish_reason(finish: FinishReason) -> &'static str {
     }
 }
 
+/// One line on stderr. That nobody reads it is no reason to fail.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Counts and durations of a call in two lines; `encoded` is the number of tiles that went through the vision encoder.
+pub(super) fn summary(completion: &Completion, encoded: usize, seed: Option<u64>) -> String {
+    let Usage { prompt_tokens, image_tokens, tiles, completion_tokens, cached_tokens } = completion.usage;
+    let finish = completion.answers.first().map_or("cancelled", |answer| finish_reason(answer.finish));
+    let seed = seed.map_or(String::new(), |seed| format!(", seed {seed}"));
+    let times = TimingsMs::of(&completion.timings);
+    format!(
+        "prompt: {prompt_tokens} tokens, {cached_tokens} of them cached; {image_tokens} from {tiles} tiles, {encoded} \
+         of them encoded; answer: {completion_tokens} tokens ({finish}){seed}\n\
+         time: {:.1} ms image, {:.1} vision, {:.1} projector, {:.1} prefill, {:.1} decode ({:.1} tokens/s), {:.1} total",
+        times.decode_image,
+        times.vision,
+        times.projector,
+        times.prefill,
+        times.decode,
+        tokens_per_second(&completion.timings),
+        times.total
+    )
+}
+
+impl TimingsMs {
+    fn of(timings: &Timings) -> Self {
+        Self {
+            decode_image: milliseconds(timings.decode_image),
+            vision: milliseconds(timings.vision),
+            projector: milliseconds(timings.projector),
+            prefill: milliseconds(timings.prefill),
+            decode: milliseconds(timings.decode),
+            total: milliseconds(timings.total),
+        }
+    }
+}
+
+fn tokens_per_second(timings: &Timings) -> f64 {
+    let steps = timings.steps.len();
+    if steps == 0 { 0.0 } else { steps as f64 / timings.decode.as_secs_f64() }
+}
+
 /// `cpu` of `CPUExecutionProvider`.
 pub(super) fn provider_name(placement: &Placement) -> String {
     let name = placement.main_provider().unwrap_or("unknown");
@@ -102,7 +137,6 @@ pub(super) fn milliseconds(duration: Duration) -> f64 {
 /// # Errors
 /// When stdout cannot be written.
 pub(super) fn print_json(value: &impl Serialize) -> std::io::Result<()> {
-    use std::io::Write as _;
     let mut stdout = std::io::stdout().lock();
     serde_json::to_writer_pretty(&mut stdout, value)?;
     writeln!(stdout)

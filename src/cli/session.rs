@@ -1,56 +1,64 @@
-//! What every command that runs a model does first: open the package, load the library, load the graphs.
+//! What every command that runs a model does first: load the library, load the graphs, read images.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::args::{RuntimeArgs, TilingArgs};
 use super::error::CliError;
+use super::output::note;
 use super::progress::Progress;
 use super::read_file;
 use crate::engine::{Engine, EngineConfig, TiledImage};
 use crate::graph::onnx::Library;
-use crate::package::{Component, Package};
+use crate::package::{Component, Manifest, Package};
 use crate::preprocess::DecodeOptions;
 
-/// Opens the package and loads its engine.
+/// Loads the engine of a package.
 ///
 /// # Errors
-/// When the package, the library or a graph cannot be used.
-pub(super) fn load_engine(model: &Path, runtime: &RuntimeArgs, progress: &Progress) -> Result<Engine, CliError> {
+/// When the library, the tokenizer or a graph cannot be used.
+pub(super) fn load_engine(package: &Package, runtime: &RuntimeArgs, progress: &Progress) -> Result<Engine, CliError> {
     let providers = runtime.providers()?;
-    let package = Package::open(model)?;
     let library = Library::load(&runtime.library_options())?;
-    let engine = Engine::load(&package, &library, &providers, EngineConfig::default(), |component| {
+    let loaded = Engine::load(package, &library, &providers, EngineConfig::default(), |component| {
         progress.loading(component);
-    })?;
+    });
     progress.clear();
-    if runtime.verbose {
+    let engine = loaded?;
+    if runtime.verbose > 0 {
         report_placement(&engine, &library);
     }
     Ok(engine)
 }
 
-/// Reads an image file and cuts it into tiles as the engine's model takes them.
+/// Reads an image file and cuts it into tiles as the model takes them; says so when its pixels are not exact.
 ///
 /// # Errors
 /// When the file cannot be read or is no usable image.
 pub(super) fn load_image(
-    file: &PathBuf,
-    engine: &Engine,
+    file: &Path,
+    manifest: &Manifest,
     tiling: &TilingArgs,
     decode: &DecodeOptions,
+    progress: &Progress,
 ) -> Result<TiledImage, CliError> {
-    let manifest = engine.manifest();
-    let options = tiling.tiling_options(manifest.architecture.image_size, &manifest.tiling);
-    let bytes = read_file(file)?;
-    TiledImage::from_bytes(&bytes, decode, &options)
-        .map_err(|source| CliError::Image { file: file.clone(), source })
+    let options = tiling.tiling_options(manifest.architecture.image_size, &manifest.tiling)?;
+    let bytes = read_file("image", file)?;
+    let image = TiledImage::from_bytes(&bytes, decode, &options)
+        .map_err(|source| CliError::Image { file: file.to_path_buf(), source })?;
+    if !image.is_exact() {
+        progress.warn(&format!(
+            "{}: decoded by a fall-back decoder; pixels may differ from the reference's by a level or two",
+            file.display()
+        ));
+    }
+    Ok(image)
 }
 
 fn report_placement(engine: &Engine, library: &Library) {
-    eprintln!("ONNX Runtime {} from {}", library.version(), library.path().display());
+    note(&format!("ONNX Runtime {} from {}", library.version(), library.path().display()));
     let [encoder, projector] = engine.model().vision.placements();
     let decoder = engine.model().decoder.placement();
     for (component, placement) in Component::ALL.iter().zip([encoder, projector, decoder]) {
-        eprintln!("{component}: {placement}");
+        note(&format!("{component}: {placement}"));
     }
 }

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::args::{GenerationArgs, OrientationArg, Preset, RuntimeArgs, TilingArgs};
 use super::error::CliError;
+use crate::engine::EngineConfig;
 use crate::generate::{BeamSearch, EarlyStopping, GenerationSettings, Sampling, Strategy};
-use crate::graph::onnx::LibraryOptions;
+use crate::graph::onnx::{LibraryOptions, RuntimeLog};
 use crate::model::ComponentProviders;
 use crate::package::Tiling;
 use crate::preprocess::{DecodeOptions, Orientation, TilingOptions};
@@ -52,6 +53,11 @@ impl GenerationArgs {
             strategy: self.strategy(preset.num_beams)?,
         };
         settings.validate()?;
+        let max_rows = EngineConfig::default().max_rows;
+        if settings.rows() > max_rows {
+            let message = format!("--num-beams is {}; it must be at most {max_rows}", settings.rows());
+            return Err(CliError::usage(message, "more than 10 beams seldom change an answer, and each costs memory"));
+        }
         Ok(settings)
     }
 
@@ -111,7 +117,8 @@ impl GenerationArgs {
     /// Flags of beam search that would have no effect; their neutral values are let through.
     fn refuse_beam_flags(&self, because: &str) -> Result<(), CliError> {
         let effective = match (self.length_penalty, self.early_stopping()?) {
-            (Some(penalty), _) if (penalty - 1.0).abs() > 0.0 => "--length-penalty",
+            // By the total order, NaN is not the neutral value.
+            (Some(penalty), _) if penalty.total_cmp(&1.0).is_ne() => "--length-penalty",
             (_, EarlyStopping::True | EarlyStopping::Never) => "--early-stopping",
             _ => return Ok(()),
         };
@@ -134,25 +141,33 @@ impl TilingArgs {
     }
 
     /// How to cut images into tiles of `tile_size` pixels.
-    pub(super) fn tiling_options(&self, tile_size: u32, defaults: &Tiling) -> TilingOptions {
+    ///
+    /// # Errors
+    /// [`CliError::Usage`] for limits that contradict each other.
+    pub(super) fn tiling_options(&self, tile_size: u32, defaults: &Tiling) -> Result<TilingOptions, CliError> {
         let max_tiles = self.max_tiles.unwrap_or(defaults.max_tiles);
-        TilingOptions {
-            tile_size,
-            min_tiles: self.min_tiles.unwrap_or(defaults.min_tiles.min(max_tiles)),
-            max_tiles,
-            thumbnail: defaults.use_thumbnail && !self.no_thumbnail,
+        let min_tiles = self.min_tiles.unwrap_or(defaults.min_tiles.min(max_tiles));
+        if min_tiles > max_tiles {
+            let origin = if self.max_tiles.is_none() { " (the package's)" } else { "" };
+            return Err(CliError::usage(
+                format!("--min-tiles {min_tiles} is above --max-tiles {max_tiles}{origin}"),
+                "raise --max-tiles or lower --min-tiles",
+            ));
         }
+        let thumbnail = defaults.use_thumbnail && !self.no_thumbnail;
+        Ok(TilingOptions { tile_size, min_tiles, max_tiles, thumbnail })
     }
 }
 
 impl RuntimeArgs {
     /// How to load ONNX Runtime.
     pub(super) fn library_options(&self) -> LibraryOptions {
-        LibraryOptions {
-            path: self.ort_library.clone(),
-            threads: self.threads.map(usize::from),
-            verbose: self.verbose,
-        }
+        let log = match self.verbose {
+            0 => RuntimeLog::Nothing,
+            1 => RuntimeLog::Warnings,
+            _ => RuntimeLog::Everything,
+        };
+        LibraryOptions { path: self.ort_library.clone(), threads: self.threads.map(usize::from), log }
     }
 
     /// Where each graph runs.
@@ -167,9 +182,9 @@ impl RuntimeArgs {
 /// Reads `--history`: a JSON list of `[question, answer]` pairs.
 ///
 /// # Errors
-/// [`CliError::File`] or [`CliError::History`].
+/// [`CliError::Read`] or [`CliError::History`].
 pub(super) fn read_history(file: &Path) -> Result<Vec<Turn>, CliError> {
-    let text = super::read_file(file)?;
+    let text = super::read_file("history", file)?;
     serde_json::from_slice(&text).map_err(|source| CliError::History { file: file.to_path_buf(), source })
 }
 
@@ -206,11 +221,8 @@ mod tests {
     #[test]
     fn flags_without_effect_are_refused_unless_neutral() {
         let greedy = GenerationArgs { num_beams: Some(1), ..Default::default() };
-        let neutral = GenerationArgs {
-            length_penalty: Some(1.0),
-            early_stopping: Some("false".into()),
-            ..greedy.clone()
-        };
+        let neutral =
+            GenerationArgs { length_penalty: Some(1.0), early_stopping: Some("false".into()), ..greedy.clone() };
         assert_eq!(resolve(neutral).unwrap().strategy, Strategy::Greedy);
         for refused in [
             GenerationArgs { length_penalty: Some(2.0), ..greedy.clone() },

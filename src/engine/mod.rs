@@ -136,6 +136,13 @@ impl Engine {
         &self.model
     }
 
+    /// Forgets images and prompts of earlier requests, so that the next one is computed in full.
+    pub fn clear_caches(&mut self) {
+        self.images = ImageCache::new(self.config.image_cache_bytes);
+        let live: Vec<usize> = (0..self.live).collect();
+        self.contents.resize(self.model.decoder.reserved().0, &live);
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
@@ -303,7 +310,8 @@ impl Engine {
             if let Err(error) = self.copy_row(self.live, row) {
                 return self.fail_running(&error, on_event);
             }
-            for moved in self.running.iter_mut().flat_map(|group| &mut group.rows).filter(|owned| **owned == self.live) {
+            for moved in self.running.iter_mut().flat_map(|group| &mut group.rows).filter(|owned| **owned == self.live)
+            {
                 *moved = row;
             }
         }

@@ -84,8 +84,7 @@ impl Engine {
         }
         self.contents.truncate(row, filled);
         group.usage.cached_tokens = filled;
-        let mut preparing =
-            Preparing { group, row, filled, encoding: None, tiles_done: 0, tiles_total: 0 };
+        let mut preparing = Preparing { group, row, filled, encoding: None, tiles_done: 0, tiles_total: 0 };
         self.find_embeddings(&mut preparing);
         Ok(preparing)
     }
@@ -135,17 +134,11 @@ impl Engine {
         let tiling = &self.manifest.tiling;
         let tile = std::slice::from_ref(&tiles[encoding.tile]);
         let pixel_values = preprocess::normalise(tile, tiling.mean, tiling.std);
-        let features = timed(&mut group.timings.vision, || {
-            self.model.vision.encode(pixel_values.view(), &group.interrupt)
-        })?;
-        let embeds = timed(&mut group.timings.projector, || {
-            self.model.vision.project(&features, &group.interrupt)
-        })?;
+        let features =
+            timed(&mut group.timings.vision, || self.model.vision.encode(pixel_values.view(), &group.interrupt))?;
+        let embeds = timed(&mut group.timings.projector, || self.model.vision.project(&features, &group.interrupt))?;
         let start = encoding.tile * rows_per_tile;
-        encoding
-            .embeds
-            .slice_mut(s![start..start + rows_per_tile, ..])
-            .assign(&embeds.index_axis(Axis(0), 0));
+        encoding.embeds.slice_mut(s![start..start + rows_per_tile, ..]).assign(&embeds.index_axis(Axis(0), 0));
         encoding.tile += 1;
         preparing.tiles_done += 1;
         if encoding.tile == tiles.len()

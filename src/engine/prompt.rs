@@ -27,12 +27,7 @@ impl StopRule for StopText {
 }
 
 impl Engine {
-    pub(super) fn group(
-        &self,
-        id: RequestId,
-        request: Request,
-        interrupt: &Interrupt,
-    ) -> Result<Group, EngineError> {
+    pub(super) fn group(&self, id: RequestId, request: Request, interrupt: &Interrupt) -> Result<Group, EngineError> {
         request.settings.validate()?;
         let max_rows = request.settings.rows();
         if max_rows > self.config.max_rows {

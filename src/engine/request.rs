@@ -35,6 +35,7 @@ pub struct Request {
 pub struct TiledImage {
     tiling: Tiling,
     digest: u128,
+    exact: bool,
     decode_time: Duration,
 }
 
@@ -45,10 +46,9 @@ impl TiledImage {
     /// [`ImageError`] when the bytes are no image, a broken one, or one over the limits.
     pub fn from_bytes(bytes: &[u8], decode: &DecodeOptions, tiling: &TilingOptions) -> Result<Self, ImageError> {
         let started = Instant::now();
-        let DecodedImage { rgb, .. } = preprocess::decode(bytes, decode)?;
-        let mut tiled = Self::from_rgb(&rgb, tiling)?;
-        tiled.decode_time = started.elapsed();
-        Ok(tiled)
+        let DecodedImage { rgb, exact, .. } = preprocess::decode(bytes, decode)?;
+        let tiled = Self::from_rgb(&rgb, tiling)?;
+        Ok(Self { exact, decode_time: started.elapsed(), ..tiled })
     }
 
     /// Cuts a decoded image into tiles.
@@ -65,7 +65,7 @@ impl TiledImage {
         }
         let hash = hasher.finalize();
         let digest = hash.iter().take(16).fold(0, |digest, byte| digest << 8 | u128::from(*byte));
-        Ok(Self { tiling, digest, decode_time: started.elapsed() })
+        Ok(Self { tiling, digest, exact: true, decode_time: started.elapsed() })
     }
 
     /// Tiles the model sees, the thumbnail included.
@@ -81,6 +81,11 @@ impl TiledImage {
     /// Identifies the content: equal for equal tiles.
     pub(super) fn digest(&self) -> u128 {
         self.digest
+    }
+
+    /// Whether the pixels are those the reference decodes; `false` after a fall-back decoder.
+    pub fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// Time decoding and tiling took.

@@ -14,8 +14,8 @@ use super::processors::{Edits, Processors};
 use super::search::common_prefix;
 use super::top_candidates::{Candidate, TopCandidates};
 use super::{
-    Advance, BeamSearch, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search,
-    SearchError, StopRule, TokenId,
+    Advance, BeamSearch, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search, SearchError, StopRule,
+    TokenId,
 };
 
 /// The sum that all beams but the first start with: the first step then continues one beam, not B
@@ -68,10 +68,7 @@ impl BeamGroup {
         eos: TokenId,
         stop: Option<Box<dyn StopRule>>,
     ) -> Self {
-        let start = |number| Beam {
-            tokens: Vec::new(),
-            sum: if number == 0 { 0.0 } else { UNREACHABLE },
-        };
+        let start = |number| Beam { tokens: Vec::new(), sum: if number == 0 { 0.0 } else { UNREACHABLE } };
         Self {
             num_beams: beam.num_beams,
             num_return_sequences: settings.num_return_sequences,
@@ -93,28 +90,19 @@ impl BeamGroup {
 
     /// Runs the logits processors and gives the row and normaliser of each beam.
     fn score<'a>(&mut self, batch: &'a LogitsBatch<'_>) -> Vec<(LogitsRow<'a>, Normalizer)> {
-        let rows: Vec<_> = batch
-            .rows()
-            .map(|row| (row, Normalizer::log_softmax(row)))
-            .collect();
+        let rows: Vec<_> = batch.rows().map(|row| (row, Normalizer::log_softmax(row))).collect();
         // The first row stands for all beams at the first call; later there are as many rows as
         // beams.
         let rows: Vec<_> = rows.into_iter().cycle().take(self.beams.len()).collect();
-        for ((beam, edits), (row, normalizer)) in self.beams.iter().zip(&mut self.edits).zip(&rows)
-        {
-            self.processors
-                .apply(&beam.tokens, row.values, *normalizer, edits);
+        for ((beam, edits), (row, normalizer)) in self.beams.iter().zip(&mut self.edits).zip(&rows) {
+            self.processors.apply(&beam.tokens, row.values, *normalizer, edits);
         }
         rows
     }
 
     /// Walks the candidates from the best down: adds hypotheses and gives the next beams and the
     /// highest sum.
-    fn walk(
-        &mut self,
-        rows: &[(LogitsRow<'_>, Normalizer)],
-        vocab: usize,
-    ) -> (Vec<Extension>, f32) {
+    fn walk(&mut self, rows: &[(LogitsRow<'_>, Normalizer)], vocab: usize) -> (Vec<Extension>, f32) {
         let length = self.generated + 1;
         let mut next = Vec::with_capacity(self.num_beams);
         let mut rank = 0;
@@ -134,11 +122,7 @@ impl BeamGroup {
                 }
                 rank += 1;
             }
-            let best = self
-                .top
-                .as_slice()
-                .first()
-                .map_or(f32::NEG_INFINITY, |candidate| candidate.score);
+            let best = self.top.as_slice().first().map_or(f32::NEG_INFINITY, |candidate| candidate.score);
             let widest = found < wanted || wanted >= WIDEST * self.num_beams;
             if next.len() == self.num_beams || widest || self.hypotheses.is_done(best, length) {
                 return (next, best);
@@ -151,8 +135,7 @@ impl BeamGroup {
         self.top.restart(wanted);
         for (number, (beam, edits)) in self.beams.iter().zip(&self.edits).enumerate() {
             let (row, normalizer) = rows[number];
-            self.top
-                .offer_row(row, normalizer, edits, beam.sum, number * vocab);
+            self.top.offer_row(row, normalizer, edits, beam.sum, number * vocab);
         }
     }
 
@@ -164,8 +147,7 @@ impl BeamGroup {
         let rule = self.stop.as_ref()?;
         self.candidate_tokens.clone_from(&self.beams[parent].tokens);
         self.candidate_tokens.push(token);
-        rule.stops(&self.candidate_tokens)
-            .then_some(FinishReason::StopRule)
+        rule.stops(&self.candidate_tokens).then_some(FinishReason::StopRule)
     }
 
     fn finish(&mut self, parent: usize, token: TokenId, sum: f32, finish: FinishReason) {
@@ -179,8 +161,7 @@ impl BeamGroup {
         std::mem::swap(&mut self.beams, &mut self.parents);
         self.beams.resize_with(next.len(), Beam::default);
         for (beam, extension) in self.beams.iter_mut().zip(next) {
-            beam.tokens
-                .clone_from(&self.parents[extension.parent].tokens);
+            beam.tokens.clone_from(&self.parents[extension.parent].tokens);
             beam.tokens.push(extension.token);
             beam.sum = extension.sum;
         }
@@ -193,11 +174,7 @@ impl BeamGroup {
         for beam in &self.beams {
             hypotheses.add(beam.tokens.clone(), beam.sum, finish);
         }
-        hypotheses
-            .best(self.num_return_sequences)
-            .into_iter()
-            .map(GeneratedSequence::from)
-            .collect()
+        hypotheses.best(self.num_return_sequences).into_iter().map(GeneratedSequence::from).collect()
     }
 }
 
@@ -207,11 +184,7 @@ impl Search for BeamGroup {
             return Err(SearchError::Finished);
         }
         let first = self.generated == 0;
-        let batch = LogitsBatch::new(
-            &logits,
-            if first { 1 } else { self.beams.len() },
-            self.vocab,
-        )?;
+        let batch = LogitsBatch::new(&logits, if first { 1 } else { self.beams.len() }, self.vocab)?;
         self.vocab = Some(batch.vocab());
         let rows = self.score(&batch);
         let (next, best) = self.walk(&rows, batch.vocab());
@@ -226,10 +199,7 @@ impl Search for BeamGroup {
             return Ok(Advance::Finished);
         }
         let parent = |extension: &Extension| if first { 0 } else { extension.parent };
-        let row = |extension| NextRow {
-            parent: parent(extension),
-            token: extension.token,
-        };
+        let row = |extension| NextRow { parent: parent(extension), token: extension.token };
         Ok(Advance::Continue(next.iter().map(row).collect()))
     }
 
@@ -239,15 +209,8 @@ impl Search for BeamGroup {
         }
         // A hypothesis that is not among the best now never will be.
         let hypotheses = self.hypotheses.best(self.num_return_sequences);
-        let hypotheses = hypotheses
-            .into_iter()
-            .map(|hypothesis| hypothesis.tokens.as_slice());
-        common_prefix(
-            self.beams
-                .iter()
-                .map(|beam| beam.tokens.as_slice())
-                .chain(hypotheses),
-        )
+        let hypotheses = hypotheses.into_iter().map(|hypothesis| hypothesis.tokens.as_slice());
+        common_prefix(self.beams.iter().map(|beam| beam.tokens.as_slice()).chain(hypotheses))
     }
 
     fn generated(&self) -> usize {
@@ -258,22 +221,12 @@ impl Search for BeamGroup {
         if let Some(results) = &self.results {
             return results.clone();
         }
-        let cancelled = |sequence| GeneratedSequence {
-            finish: FinishReason::Cancelled,
-            ..sequence
-        };
+        let cancelled = |sequence| GeneratedSequence { finish: FinishReason::Cancelled, ..sequence };
         if self.generated == 0 {
-            let nothing = GeneratedSequence {
-                tokens: Vec::new(),
-                score: None,
-                finish: FinishReason::Cancelled,
-            };
+            let nothing = GeneratedSequence { tokens: Vec::new(), score: None, finish: FinishReason::Cancelled };
             return vec![nothing; self.num_return_sequences];
         }
-        self.ranked(FinishReason::Cancelled)
-            .into_iter()
-            .map(cancelled)
-            .collect()
+        self.ranked(FinishReason::Cancelled).into_iter().map(cancelled).collect()
     }
 }
 

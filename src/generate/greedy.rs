@@ -16,9 +16,6 @@ impl Pick for Argmax {
     fn pick(&mut self, _sequence: usize, row: LogitsRow<'_>, edits: &Edits) -> Option<TokenId> {
         self.top.restart(1);
         self.top.offer_row(row, Normalizer::RAW, edits, 0.0, 0);
-        self.top
-            .as_slice()
-            .first()
-            .map(|best| best.index as TokenId)
+        self.top.as_slice().first().map(|best| best.index as TokenId)
     }
 }

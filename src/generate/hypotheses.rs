@@ -38,11 +38,7 @@ impl Hypotheses {
     pub(super) fn add(&mut self, tokens: Vec<TokenId>, sum: f32, finish: FinishReason) {
         let score = self.scored(sum, tokens.len());
         if self.list.len() < self.capacity || score > self.worst() {
-            self.list.push(Hypothesis {
-                score,
-                tokens,
-                finish,
-            });
+            self.list.push(Hypothesis { score, tokens, finish });
             if self.list.len() > self.capacity {
                 self.drop_worst();
             }
@@ -78,20 +74,13 @@ impl Hypotheses {
     }
 
     fn worst(&self) -> f64 {
-        self.list
-            .iter()
-            .map(|hypothesis| hypothesis.score)
-            .fold(f64::INFINITY, f64::min)
+        self.list.iter().map(|hypothesis| hypothesis.score).fold(f64::INFINITY, f64::min)
     }
 
     /// Drops the lowest score; of equal ones the oldest.
     fn drop_worst(&mut self) {
         let worst = self.worst();
-        if let Some(position) = self
-            .list
-            .iter()
-            .position(|hypothesis| hypothesis.score <= worst)
-        {
+        if let Some(position) = self.list.iter().position(|hypothesis| hypothesis.score <= worst) {
             self.list.remove(position);
         }
     }
@@ -99,11 +88,7 @@ impl Hypotheses {
 
 impl From<&Hypothesis> for GeneratedSequence {
     fn from(hypothesis: &Hypothesis) -> Self {
-        Self {
-            tokens: hypothesis.tokens.clone(),
-            score: Some(hypothesis.score as f32),
-            finish: hypothesis.finish,
-        }
+        Self { tokens: hypothesis.tokens.clone(), score: Some(hypothesis.score as f32), finish: hypothesis.finish }
     }
 }
 
@@ -112,14 +97,7 @@ mod tests {
     use super::*;
 
     fn pool(num_beams: usize, length_penalty: f32, early_stopping: EarlyStopping) -> Hypotheses {
-        Hypotheses::new(
-            &BeamSearch {
-                num_beams,
-                length_penalty,
-                early_stopping,
-            },
-            10,
-        )
+        Hypotheses::new(&BeamSearch { num_beams, length_penalty, early_stopping }, 10)
     }
 
     fn add(pool: &mut Hypotheses, mark: TokenId, length: usize, sum: f32) {
@@ -127,21 +105,12 @@ mod tests {
     }
 
     fn marks(pool: &Hypotheses) -> Vec<TokenId> {
-        pool.best(9)
-            .iter()
-            .map(|hypothesis| hypothesis.tokens[0])
-            .collect()
+        pool.best(9).iter().map(|hypothesis| hypothesis.tokens[0]).collect()
     }
 
     #[test]
     fn scores_divide_by_length_to_the_penalty() {
-        for (length_penalty, expected) in [
-            (1.0, -1.5),
-            (0.0, -6.0),
-            (2.0, -0.375),
-            (-1.0, -24.0),
-            (0.5, -3.0),
-        ] {
+        for (length_penalty, expected) in [(1.0, -1.5), (0.0, -6.0), (2.0, -0.375), (-1.0, -24.0), (0.5, -3.0)] {
             let mut pool = pool(1, length_penalty, EarlyStopping::False);
             add(&mut pool, 1, 4, -6.0);
             let score = GeneratedSequence::from(pool.best(1)[0]).score.unwrap();
@@ -172,11 +141,7 @@ mod tests {
 
     #[test]
     fn not_done_before_it_is_full() {
-        for early_stopping in [
-            EarlyStopping::True,
-            EarlyStopping::False,
-            EarlyStopping::Never,
-        ] {
+        for early_stopping in [EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never] {
             let mut pool = pool(2, 1.0, early_stopping);
             add(&mut pool, 1, 1, 0.0);
             assert!(!pool.is_done(-100.0, 2));

@@ -7,8 +7,7 @@ use super::logits::{LogitsBatch, LogitsRow, Normalizer};
 use super::processors::{Edits, Processors};
 use super::search::common_prefix;
 use super::{
-    Advance, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search, SearchError,
-    StopRule, TokenId,
+    Advance, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search, SearchError, StopRule, TokenId,
 };
 
 /// Chooses the next token of a sequence.
@@ -39,12 +38,7 @@ pub(super) struct IndependentRows<P> {
 }
 
 impl<P: Pick> IndependentRows<P> {
-    pub(super) fn new(
-        settings: &GenerationSettings,
-        eos: TokenId,
-        stop: Option<Box<dyn StopRule>>,
-        picker: P,
-    ) -> Self {
+    pub(super) fn new(settings: &GenerationSettings, eos: TokenId, stop: Option<Box<dyn StopRule>>, picker: P) -> Self {
         let number = settings.num_return_sequences;
         Self {
             picker,
@@ -52,12 +46,7 @@ impl<P: Pick> IndependentRows<P> {
             max_new_tokens: settings.max_new_tokens,
             eos,
             stop,
-            sequences: (0..number)
-                .map(|_| Sequence {
-                    tokens: Vec::new(),
-                    finish: None,
-                })
-                .collect(),
+            sequences: (0..number).map(|_| Sequence { tokens: Vec::new(), finish: None }).collect(),
             live: (0..number).collect(),
             generated: 0,
             vocab: None,
@@ -72,8 +61,7 @@ impl<P: Pick> IndependentRows<P> {
         // sequences.
         for ((position, &sequence), row) in self.live.iter().enumerate().zip(batch.rows().cycle()) {
             let generated = &self.sequences[sequence].tokens;
-            self.processors
-                .apply(generated, row.values, Normalizer::RAW, &mut self.edits);
+            self.processors.apply(generated, row.values, Normalizer::RAW, &mut self.edits);
             let token = self.picker.pick(sequence, row, &self.edits);
             picks.push(token.ok_or(SearchError::NothingLeft { row: position })?);
         }
@@ -114,32 +102,18 @@ impl<P: Pick> Search for IndependentRows<P> {
             self.sequences[sequence].finish = finish;
             if finish.is_none() {
                 live.push(sequence);
-                next.push(NextRow {
-                    parent: if first { 0 } else { row },
-                    token,
-                });
+                next.push(NextRow { parent: if first { 0 } else { row }, token });
             }
         }
         self.live = live;
-        Ok(if next.is_empty() {
-            Advance::Finished
-        } else {
-            Advance::Continue(next)
-        })
+        Ok(if next.is_empty() { Advance::Finished } else { Advance::Continue(next) })
     }
 
     fn settled(&self) -> &[TokenId] {
         if self.live.is_empty() {
-            return self
-                .sequences
-                .first()
-                .map_or(&[], |sequence| &sequence.tokens);
+            return self.sequences.first().map_or(&[], |sequence| &sequence.tokens);
         }
-        common_prefix(
-            self.sequences
-                .iter()
-                .map(|sequence| sequence.tokens.as_slice()),
-        )
+        common_prefix(self.sequences.iter().map(|sequence| sequence.tokens.as_slice()))
     }
 
     fn generated(&self) -> usize {
@@ -168,13 +142,7 @@ mod tests {
     const EOS: TokenId = 0;
 
     fn neutral() -> Sampling {
-        Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 7,
-        }
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7 }
     }
 
     fn settings(sampling: Sampling, sequences: usize) -> GenerationSettings {
@@ -189,19 +157,14 @@ mod tests {
     }
 
     fn greedy() -> GenerationSettings {
-        GenerationSettings {
-            strategy: Strategy::Greedy,
-            ..settings(neutral(), 1)
-        }
+        GenerationSettings { strategy: Strategy::Greedy, ..settings(neutral(), 1) }
     }
 
     /// A table model over 5 tokens: what follows depends on the last token.
     fn logits_after(token: Option<TokenId>) -> [f32; 5] {
         match token {
             None => [-1.0, 0.5, 0.3, 0.0, 0.2],
-            Some(token) => {
-                std::array::from_fn(|next| ((next * 3 + token as usize * 5) % 7) as f32 * 0.4 - 1.0)
-            }
+            Some(token) => std::array::from_fn(|next| ((next * 3 + token as usize * 5) % 7) as f32 * 0.4 - 1.0),
         }
     }
 
@@ -209,10 +172,7 @@ mod tests {
         let mut search = start(settings, EOS, None).unwrap();
         let mut logits = arr2(&[logits_after(None)]);
         while let Advance::Continue(rows) = search.advance(logits.view()).unwrap() {
-            let next: Vec<[f32; 5]> = rows
-                .iter()
-                .map(|row| logits_after(Some(row.token)))
-                .collect();
+            let next: Vec<[f32; 5]> = rows.iter().map(|row| logits_after(Some(row.token))).collect();
             logits = arr2(&next);
         }
         search
@@ -220,16 +180,7 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_itself_and_another_does_not() {
-        let sampling = |seed| {
-            settings(
-                Sampling {
-                    seed,
-                    top_p: 0.95,
-                    ..neutral()
-                },
-                4,
-            )
-        };
+        let sampling = |seed| settings(Sampling { seed, top_p: 0.95, ..neutral() }, 4);
         assert_eq!(run(&sampling(1)).results(), run(&sampling(1)).results());
         assert_ne!(run(&sampling(1)).results(), run(&sampling(2)).results());
     }
@@ -238,10 +189,7 @@ mod tests {
     fn a_sequence_does_not_depend_on_the_others() {
         let six = run(&settings(neutral(), 6)).results();
         let ends: HashSet<usize> = six.iter().map(|sequence| sequence.tokens.len()).collect();
-        assert!(
-            ends.len() > 2,
-            "sequences must leave the batch at different times: {ends:?}"
-        );
+        assert!(ends.len() > 2, "sequences must leave the batch at different times: {ends:?}");
         for fewer in 1..6 {
             assert_eq!(run(&settings(neutral(), fewer)).results(), six[..fewer]);
         }
@@ -251,45 +199,22 @@ mod tests {
     fn finished_sequences_leave_the_batch() {
         // Token 1 goes on, token 0 (eos) ends.
         let mut search = start(&settings(neutral(), 8), EOS, None).unwrap();
-        let Advance::Continue(rows) = search.advance(arr2(&[[0.0, 0.0]]).view()).unwrap() else {
-            panic!()
-        };
+        let Advance::Continue(rows) = search.advance(arr2(&[[0.0, 0.0]]).view()).unwrap() else { panic!() };
         assert!(rows.len() < 8 && rows.iter().all(|row| row.parent == 0 && row.token == 1));
         let live = rows.len();
-        let Advance::Continue(rows) = search.advance(Array2::zeros((live, 2)).view()).unwrap()
-        else {
-            panic!()
-        };
+        let Advance::Continue(rows) = search.advance(Array2::zeros((live, 2)).view()).unwrap() else { panic!() };
         assert!(rows.len() < live);
-        assert!(
-            rows.is_sorted_by_key(|row| row.parent) && rows.iter().all(|row| row.parent < live)
-        );
+        assert!(rows.is_sorted_by_key(|row| row.parent) && rows.iter().all(|row| row.parent < live));
         let error = search.advance(Array2::zeros((live, 2)).view()).unwrap_err();
         assert!(matches!(error, SearchError::Shape { .. }));
         let results = search.results();
-        assert_eq!(
-            results
-                .iter()
-                .filter(|r| r.finish == FinishReason::Cancelled)
-                .count(),
-            rows.len()
-        );
-        assert_eq!(
-            results
-                .iter()
-                .filter(|r| r.finish == FinishReason::Eos && r.tokens.len() == 1)
-                .count(),
-            8 - live
-        );
+        assert_eq!(results.iter().filter(|r| r.finish == FinishReason::Cancelled).count(), rows.len());
+        assert_eq!(results.iter().filter(|r| r.finish == FinishReason::Eos && r.tokens.len() == 1).count(), 8 - live);
     }
 
     #[test]
     fn nothing_left_to_draw_is_an_error() {
-        let all = GenerationSettings {
-            no_repeat_ngram_size: 1,
-            min_new_tokens: 9,
-            ..settings(neutral(), 1)
-        };
+        let all = GenerationSettings { no_repeat_ngram_size: 1, min_new_tokens: 9, ..settings(neutral(), 1) };
         let mut search = start(&all, EOS, None).unwrap();
         search.advance(arr2(&[[0.0, 0.0]]).view()).unwrap();
         let error = search.advance(arr2(&[[0.0, 0.0]]).view()).unwrap_err();
@@ -309,16 +234,8 @@ mod tests {
     fn a_stop_rule_ends_each_sequence() {
         let mut search = start(&settings(neutral(), 2), 9, Some(Box::new(After(2)))).unwrap();
         search.advance(arr2(&[[0.0, 0.0]]).view()).unwrap();
-        assert_eq!(
-            search.advance(Array2::zeros((2, 2)).view()).unwrap(),
-            Advance::Finished
-        );
-        assert!(
-            search
-                .results()
-                .iter()
-                .all(|r| r.finish == FinishReason::StopRule && r.tokens.len() == 2)
-        );
+        assert_eq!(search.advance(Array2::zeros((2, 2)).view()).unwrap(), Advance::Finished);
+        assert!(search.results().iter().all(|r| r.finish == FinishReason::StopRule && r.tokens.len() == 2));
     }
 
     #[test]
@@ -326,9 +243,7 @@ mod tests {
         let mut search = start(&settings(neutral(), 3), 9, None).unwrap();
         search.advance(arr2(&[[9.0, 100.0]]).view()).unwrap();
         assert_eq!(search.settled(), [1]);
-        search
-            .advance(arr2(&[[100.0, 0.0], [0.0, 100.0], [100.0, 0.0]]).view())
-            .unwrap();
+        search.advance(arr2(&[[100.0, 0.0], [0.0, 100.0], [100.0, 0.0]]).view()).unwrap();
         assert_eq!(search.settled(), [1]);
         assert_eq!(search.generated(), 2);
     }
@@ -348,22 +263,13 @@ mod tests {
         assert_eq!(search.settled(), [2]);
         assert_eq!(one(search.as_mut(), &[5.0, 5.0, 1.0, 2.0]), None);
         let results = search.results();
-        assert_eq!(
-            (&results[0].tokens[..], results[0].finish),
-            (&[2, EOS][..], FinishReason::Eos)
-        );
-        assert_eq!(
-            search.advance(arr2(&[[0.0; 4]]).view()),
-            Err(SearchError::Finished)
-        );
+        assert_eq!((&results[0].tokens[..], results[0].finish), (&[2, EOS][..], FinishReason::Eos));
+        assert_eq!(search.advance(arr2(&[[0.0; 4]]).view()), Err(SearchError::Finished));
     }
 
     #[test]
     fn greedy_penalises_raw_logits() {
-        let penalized = GenerationSettings {
-            repetition_penalty: 2.0,
-            ..greedy()
-        };
+        let penalized = GenerationSettings { repetition_penalty: 2.0, ..greedy() };
         let mut search = start(&penalized, EOS, None).unwrap();
         assert_eq!(one(search.as_mut(), &[0.0, 3.0, 0.0]), Some(1));
         // 3 / 2 loses to 2; on log-probabilities it would have lost to 0.0 as well.
@@ -373,11 +279,7 @@ mod tests {
 
     #[test]
     fn greedy_with_every_token_forbidden_takes_the_first_as_the_reference_does() {
-        let all = GenerationSettings {
-            no_repeat_ngram_size: 1,
-            min_new_tokens: 9,
-            ..greedy()
-        };
+        let all = GenerationSettings { no_repeat_ngram_size: 1, min_new_tokens: 9, ..greedy() };
         let mut search = start(&all, EOS, None).unwrap();
         assert_eq!(one(search.as_mut(), &[0.0, 1.0]), Some(1));
         assert_eq!(one(search.as_mut(), &[0.0, 1.0]), None);
@@ -386,40 +288,20 @@ mod tests {
 
     #[test]
     fn greedy_ends_at_the_limit_and_when_cancelled() {
-        let mut search = start(
-            &GenerationSettings {
-                max_new_tokens: 2,
-                ..greedy()
-            },
-            EOS,
-            None,
-        )
-        .unwrap();
+        let mut search = start(&GenerationSettings { max_new_tokens: 2, ..greedy() }, EOS, None).unwrap();
         assert!(search.results()[0].tokens.is_empty());
         one(search.as_mut(), &[0.0, 1.0]);
         let cancelled = &search.results()[0];
-        assert_eq!(
-            (&cancelled.tokens[..], cancelled.finish),
-            (&[1][..], FinishReason::Cancelled)
-        );
+        assert_eq!((&cancelled.tokens[..], cancelled.finish), (&[1][..], FinishReason::Cancelled));
         assert_eq!(one(search.as_mut(), &[0.0, 1.0]), None);
         let results = search.results();
-        assert_eq!(
-            (&results[0].tokens[..], results[0].finish),
-            (&[1, 1][..], FinishReason::Length)
-        );
+        assert_eq!((&results[0].tokens[..], results[0].finish), (&[1, 1][..], FinishReason::Length));
     }
 
     #[test]
     fn eos_comes_before_the_stop_rule_and_that_before_the_limit() {
-        let two = GenerationSettings {
-            max_new_tokens: 2,
-            ..greedy()
-        };
-        for (last, finish) in [
-            ([1.0, 0.0], FinishReason::Eos),
-            ([0.0, 1.0], FinishReason::StopRule),
-        ] {
+        let two = GenerationSettings { max_new_tokens: 2, ..greedy() };
+        for (last, finish) in [([1.0, 0.0], FinishReason::Eos), ([0.0, 1.0], FinishReason::StopRule)] {
             let mut search = start(&two, EOS, Some(Box::new(After(2)))).unwrap();
             one(search.as_mut(), &[0.0, 1.0]);
             assert_eq!(one(search.as_mut(), &last), None);
@@ -431,17 +313,8 @@ mod tests {
     fn unusable_logits_leave_the_sequences_as_they_were() {
         let mut search = start(&greedy(), EOS, None).unwrap();
         one(search.as_mut(), &[0.0, 1.0]);
-        let error = search
-            .advance(arr2(&[[f32::INFINITY, f32::NAN]]).view())
-            .unwrap_err();
-        assert_eq!(
-            error,
-            SearchError::InvalidLogits {
-                row: 0,
-                invalid: 2,
-                vocab: 2
-            }
-        );
+        let error = search.advance(arr2(&[[f32::INFINITY, f32::NAN]]).view()).unwrap_err();
+        assert_eq!(error, SearchError::InvalidLogits { row: 0, invalid: 2, vocab: 2 });
         assert_eq!(search.settled(), [1]);
         assert_eq!(one(search.as_mut(), &[0.0, 1.0]), Some(1));
     }

@@ -32,34 +32,18 @@ pub(super) struct LogitsRow<'a> {
 
 impl<'a> LogitsBatch<'a> {
     /// Checks `logits` for `rows` rows of the vocabulary of the calls before, if there were any.
-    pub(super) fn new(
-        logits: &ArrayView2<'a, f32>,
-        rows: usize,
-        vocab: Option<usize>,
-    ) -> Result<Self, SearchError> {
+    pub(super) fn new(logits: &ArrayView2<'a, f32>, rows: usize, vocab: Option<usize>) -> Result<Self, SearchError> {
         let (found_rows, found_vocab) = logits.dim();
         if found_rows != rows || found_vocab != vocab.unwrap_or(found_vocab) || found_vocab == 0 {
-            return Err(SearchError::Shape {
-                rows,
-                vocab,
-                found_rows,
-                found_vocab,
-            });
+            return Err(SearchError::Shape { rows, vocab, found_rows, found_vocab });
         }
         let values = match logits.to_slice() {
             Some(values) => Cow::Borrowed(values),
             None => Cow::Owned(logits.iter().copied().collect()),
         };
-        let maxima = values
-            .chunks_exact(found_vocab)
-            .enumerate()
-            .map(|(row, values)| checked_max(row, values));
+        let maxima = values.chunks_exact(found_vocab).enumerate().map(|(row, values)| checked_max(row, values));
         let maxima = maxima.collect::<Result<_, _>>()?;
-        Ok(Self {
-            values,
-            vocab: found_vocab,
-            maxima,
-        })
+        Ok(Self { values, vocab: found_vocab, maxima })
     }
 
     pub(super) fn vocab(&self) -> usize {
@@ -67,10 +51,7 @@ impl<'a> LogitsBatch<'a> {
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = LogitsRow<'_>> + Clone {
-        self.values
-            .chunks_exact(self.vocab)
-            .zip(&self.maxima)
-            .map(|(values, &max)| LogitsRow { values, max })
+        self.values.chunks_exact(self.vocab).zip(&self.maxima).map(|(values, &max)| LogitsRow { values, max })
     }
 }
 
@@ -80,17 +61,10 @@ fn checked_max(row: usize, values: &[f32]) -> Result<f32, SearchError> {
         return Ok(max);
     }
     let vocab = values.len();
-    let invalid = values
-        .iter()
-        .filter(|value| value.is_nan() || **value == f32::INFINITY)
-        .count();
+    let invalid = values.iter().filter(|value| value.is_nan() || **value == f32::INFINITY).count();
     // None of the two: then the maximum is -infinity.
     let invalid = if invalid == 0 { vocab } else { invalid };
-    Err(SearchError::InvalidLogits {
-        row,
-        invalid,
-        vocab,
-    })
+    Err(SearchError::InvalidLogits { row, invalid, vocab })
 }
 
 /// The largest value, not counting NaN, and whether there is a NaN.
@@ -100,19 +74,11 @@ fn scan(values: &[f32]) -> (f32, bool) {
     let mut nan = [0_u32; LANES];
     for block in blocks {
         for lane in 0..LANES {
-            max[lane] = if block[lane] > max[lane] {
-                block[lane]
-            } else {
-                max[lane]
-            };
+            max[lane] = if block[lane] > max[lane] { block[lane] } else { max[lane] };
             nan[lane] |= u32::from(block[lane].is_nan());
         }
     }
-    let max = max
-        .iter()
-        .chain(tail)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
+    let max = max.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max);
     let nan = nan.iter().any(|&lane| lane != 0) || tail.iter().any(|value| value.is_nan());
     (max, nan)
 }
@@ -126,17 +92,11 @@ pub(super) struct Normalizer {
 
 impl Normalizer {
     /// Leaves logits as they are: greedy search and sampling.
-    pub(super) const RAW: Self = Self {
-        max: 0.0,
-        log_sum: 0.0,
-    };
+    pub(super) const RAW: Self = Self { max: 0.0, log_sum: 0.0 };
 
     /// The log-softmax of `row`: beam search.
     pub(super) fn log_softmax(row: LogitsRow<'_>) -> Self {
-        Self {
-            max: row.max,
-            log_sum: sum_of_exponentials(row.values, row.max).ln() as f32,
-        }
+        Self { max: row.max, log_sum: sum_of_exponentials(row.values, row.max).ln() as f32 }
     }
 
     /// The score of `logit`: float32 and in this order, as the reference's operator computes it.
@@ -159,11 +119,7 @@ fn sum_of_exponentials(values: &[f32], max: f32) -> f64 {
         }
         total += sums.iter().copied().map(f64::from).sum::<f64>();
     }
-    total
-        + tail
-            .iter()
-            .map(|value| f64::from(exp_of_nonpositive(value - max)))
-            .sum::<f64>()
+    total + tail.iter().map(|value| f64::from(exp_of_nonpositive(value - max))).sum::<f64>()
 }
 
 /// exp(x) for x <= 0, branch-free so that loops over it vectorise; relative error below 1e-7, and 0
@@ -228,19 +184,14 @@ mod tests {
     fn log_softmax_of_a_long_row() {
         // Lengths around the block sizes, values of a real row's spread.
         for length in [1, 2, 15, 16, 17, 255, 256, 257, 151_674] {
-            let values: Vec<f32> = (0..length)
-                .map(|i: u32| ((i * 7919) % 4001) as f32 * 0.01 - 25.0)
-                .collect();
+            let values: Vec<f32> = (0..length).map(|i: u32| ((i * 7919) % 4001) as f32 * 0.01 - 25.0).collect();
             let batch_of = Array2::from_shape_vec((1, values.len()), values.clone()).unwrap();
             let batch = LogitsBatch::new(&batch_of.view(), 1, None).unwrap();
             let normalizer = Normalizer::log_softmax(batch.rows().next().unwrap());
             let log_sum = values.iter().map(|&v| f64::from(v).exp()).sum::<f64>().ln();
             for &value in values.iter().take(50) {
                 let found = f64::from(normalizer.score(value));
-                assert!(
-                    (found - (f64::from(value) - log_sum)).abs() < 5e-6,
-                    "{length}: {found}"
-                );
+                assert!((found - (f64::from(value) - log_sum)).abs() < 5e-6, "{length}: {found}");
             }
         }
     }
@@ -263,58 +214,26 @@ mod tests {
             }
             error_of(&logits)
         };
-        let expected = |invalid| SearchError::InvalidLogits {
-            row: 1,
-            invalid,
-            vocab: 40,
-        };
+        let expected = |invalid| SearchError::InvalidLogits { row: 1, invalid, vocab: 40 };
         assert_eq!(wide(&[(3, f32::NAN)]), expected(1));
         assert_eq!(wide(&[(39, f32::NAN)]), expected(1));
-        assert_eq!(
-            wide(&[(0, f32::NAN), (17, f32::INFINITY), (38, f32::NAN)]),
-            expected(3)
-        );
+        assert_eq!(wide(&[(0, f32::NAN), (17, f32::INFINITY), (38, f32::NAN)]), expected(3));
         let message = wide(&[(3, f32::NAN)]).to_string();
-        assert!(
-            message.starts_with("row 1 of the logits is not usable: 1 of its 40 values"),
-            "{message}"
-        );
+        assert!(message.starts_with("row 1 of the logits is not usable: 1 of its 40 values"), "{message}");
         let nothing = Array2::from_elem((1, 20), f32::NEG_INFINITY);
-        assert_eq!(
-            error_of(&nothing),
-            SearchError::InvalidLogits {
-                row: 0,
-                invalid: 20,
-                vocab: 20
-            }
-        );
+        assert_eq!(error_of(&nothing), SearchError::InvalidLogits { row: 0, invalid: 20, vocab: 20 });
     }
 
     #[test]
     fn shapes_are_checked() {
         let logits = Array2::<f32>::zeros((2, 5));
         assert!(LogitsBatch::new(&logits.view(), 2, Some(5)).is_ok());
-        let found = LogitsBatch::new(&logits.view(), 3, Some(6))
-            .err()
-            .unwrap()
-            .to_string();
-        assert_eq!(
-            found,
-            "the search needs logits of shape [3, 6], but got [2, 5]"
-        );
-        let found = LogitsBatch::new(&logits.view(), 1, None)
-            .err()
-            .unwrap()
-            .to_string();
-        assert_eq!(
-            found,
-            "the search needs logits of shape [1, vocab], but got [2, 5]"
-        );
+        let found = LogitsBatch::new(&logits.view(), 3, Some(6)).err().unwrap().to_string();
+        assert_eq!(found, "the search needs logits of shape [3, 6], but got [2, 5]");
+        let found = LogitsBatch::new(&logits.view(), 1, None).err().unwrap().to_string();
+        assert_eq!(found, "the search needs logits of shape [1, vocab], but got [2, 5]");
         let empty = Array2::<f32>::zeros((1, 0));
-        assert!(matches!(
-            error_of(&empty),
-            SearchError::Shape { found_vocab: 0, .. }
-        ));
+        assert!(matches!(error_of(&empty), SearchError::Shape { found_vocab: 0, .. }));
     }
 
     #[test]

@@ -56,12 +56,8 @@ mod search;
 mod settings;
 mod top_candidates;
 
-pub use search::{
-    Advance, FinishReason, GeneratedSequence, NextRow, Search, SearchError, StopRule,
-};
-pub use settings::{
-    BeamSearch, EarlyStopping, GenerationSettings, Sampling, SettingsError, Strategy,
-};
+pub use search::{Advance, FinishReason, GeneratedSequence, NextRow, Search, SearchError, StopRule};
+pub use settings::{BeamSearch, EarlyStopping, GenerationSettings, Sampling, SettingsError, Strategy};
 
 /// A token's number in the vocabulary.
 pub type TokenId = u32;
@@ -83,18 +79,11 @@ pub fn start(
     Ok(match &settings.strategy {
         Strategy::Sample(sampling) => {
             let sampler = sampling::Sampler::new(sampling, settings.num_return_sequences);
-            Box::new(independent::IndependentRows::new(
-                settings, eos, stop, sampler,
-            ))
+            Box::new(independent::IndependentRows::new(settings, eos, stop, sampler))
         }
-        Strategy::Beam(beam) if beam.num_beams > 1 => {
-            Box::new(beam::BeamGroup::new(settings, beam, eos, stop))
+        Strategy::Beam(beam) if beam.num_beams > 1 => Box::new(beam::BeamGroup::new(settings, beam, eos, stop)),
+        Strategy::Greedy | Strategy::Beam(_) => {
+            Box::new(independent::IndependentRows::new(settings, eos, stop, greedy::Argmax::default()))
         }
-        Strategy::Greedy | Strategy::Beam(_) => Box::new(independent::IndependentRows::new(
-            settings,
-            eos,
-            stop,
-            greedy::Argmax::default(),
-        )),
     })
 }

@@ -15,9 +15,7 @@ pub(super) struct Edits {
 impl Edits {
     /// The edited score of `token`, if it has one.
     pub(super) fn get(&self, token: TokenId) -> Option<f32> {
-        self.position(token)
-            .ok()
-            .map(|position| self.entries[position].1)
+        self.position(token).ok().map(|position| self.entries[position].1)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TokenId, f32)> {
@@ -25,8 +23,7 @@ impl Edits {
     }
 
     fn position(&self, token: TokenId) -> Result<usize, usize> {
-        self.entries
-            .binary_search_by_key(&token, |&(token, _)| token)
+        self.entries.binary_search_by_key(&token, |&(token, _)| token)
     }
 }
 
@@ -73,11 +70,7 @@ impl LogitsProcessor for RepetitionPenalty {
     fn process(&self, generated: &[TokenId], scores: &mut Scores<'_>) {
         for token in distinct(generated.to_vec()) {
             scores.update(token, |score| {
-                let penalized = if score < 0.0 {
-                    score * self.penalty
-                } else {
-                    score / self.penalty
-                };
+                let penalized = if score < 0.0 { score * self.penalty } else { score / self.penalty };
                 // A tiny penalty must not make +infinity, which sampling could not normalise.
                 penalized.min(f32::MAX)
             });
@@ -96,12 +89,8 @@ impl LogitsProcessor for NoRepeatNgram {
             return;
         };
         let prefix = &generated[start..];
-        let repeats = generated
-            .windows(self.size)
-            .filter_map(|ngram| ngram.split_last());
-        let forbidden = repeats
-            .filter(|(_, before)| *before == prefix)
-            .map(|(&last, _)| last);
+        let repeats = generated.windows(self.size).filter_map(|ngram| ngram.split_last());
+        let forbidden = repeats.filter(|(_, before)| *before == prefix).map(|(&last, _)| last);
         for token in distinct(forbidden.collect()) {
             scores.update(token, |_| f32::NEG_INFINITY);
         }
@@ -142,34 +131,19 @@ impl Processors {
             processors.push(Box::new(RepetitionPenalty { penalty }));
         }
         if settings.no_repeat_ngram_size > 0 {
-            processors.push(Box::new(NoRepeatNgram {
-                size: settings.no_repeat_ngram_size,
-            }));
+            processors.push(Box::new(NoRepeatNgram { size: settings.no_repeat_ngram_size }));
         }
         if settings.min_new_tokens > 0 {
-            processors.push(Box::new(MinNewTokens {
-                length: settings.min_new_tokens,
-                eos,
-            }));
+            processors.push(Box::new(MinNewTokens { length: settings.min_new_tokens, eos }));
         }
         Self { processors }
     }
 
     /// Fills `edits` with the scores that differ from those of `logits` for the token after
     /// `generated`.
-    pub(super) fn apply(
-        &self,
-        generated: &[TokenId],
-        logits: &[f32],
-        normalizer: Normalizer,
-        edits: &mut Edits,
-    ) {
+    pub(super) fn apply(&self, generated: &[TokenId], logits: &[f32], normalizer: Normalizer, edits: &mut Edits) {
         edits.entries.clear();
-        let mut scores = Scores {
-            logits,
-            normalizer,
-            edits,
-        };
+        let mut scores = Scores { logits, normalizer, edits };
         for processor in &self.processors {
             processor.process(generated, &mut scores);
         }
@@ -185,20 +159,9 @@ mod tests {
 
     const BANNED: f32 = f32::NEG_INFINITY;
 
-    fn run(
-        processor: &dyn LogitsProcessor,
-        generated: &[TokenId],
-        logits: &[f32],
-    ) -> Vec<(TokenId, f32)> {
+    fn run(processor: &dyn LogitsProcessor, generated: &[TokenId], logits: &[f32]) -> Vec<(TokenId, f32)> {
         let mut edits = Edits::default();
-        processor.process(
-            generated,
-            &mut Scores {
-                logits,
-                normalizer: Normalizer::RAW,
-                edits: &mut edits,
-            },
-        );
+        processor.process(generated, &mut Scores { logits, normalizer: Normalizer::RAW, edits: &mut edits });
         edits.entries
     }
 
@@ -206,43 +169,24 @@ mod tests {
     fn repetition_penalty_multiplies_negative_and_divides_other_scores() {
         let penalty = RepetitionPenalty { penalty: 2.0 };
         let logits = [3.0, -1.5, 0.0, 7.0];
-        assert_eq!(
-            run(&penalty, &[2, 0, 1], &logits),
-            [(0, 1.5), (1, -3.0), (2, 0.0)]
-        );
+        assert_eq!(run(&penalty, &[2, 0, 1], &logits), [(0, 1.5), (1, -3.0), (2, 0.0)]);
         assert_eq!(run(&penalty, &[], &logits), []);
     }
 
     #[test]
     fn repetition_penalty_counts_a_token_once() {
-        assert_eq!(
-            run(
-                &RepetitionPenalty { penalty: 2.0 },
-                &[1, 1, 1],
-                &[0.0, -1.0]
-            ),
-            [(1, -2.0)]
-        );
+        assert_eq!(run(&RepetitionPenalty { penalty: 2.0 }, &[1, 1, 1], &[0.0, -1.0]), [(1, -2.0)]);
     }
 
     #[test]
     fn repetition_penalty_below_one_favours_repetition() {
-        assert_eq!(
-            run(&RepetitionPenalty { penalty: 0.5 }, &[0, 1], &[2.0, -1.0]),
-            [(0, 4.0), (1, -0.5)]
-        );
+        assert_eq!(run(&RepetitionPenalty { penalty: 0.5 }, &[0, 1], &[2.0, -1.0]), [(0, 4.0), (1, -0.5)]);
     }
 
     #[test]
     fn repetition_penalty_never_gives_infinity() {
-        assert_eq!(
-            run(&RepetitionPenalty { penalty: 1e-40 }, &[0], &[5.0]),
-            [(0, f32::MAX)]
-        );
-        assert_eq!(
-            run(&RepetitionPenalty { penalty: 2.0 }, &[0], &[BANNED]),
-            [(0, BANNED)]
-        );
+        assert_eq!(run(&RepetitionPenalty { penalty: 1e-40 }, &[0], &[5.0]), [(0, f32::MAX)]);
+        assert_eq!(run(&RepetitionPenalty { penalty: 2.0 }, &[0], &[BANNED]), [(0, BANNED)]);
     }
 
     #[test]
@@ -250,10 +194,7 @@ mod tests {
         let bigram = NoRepeatNgram { size: 2 };
         let logits = [0.0; 10];
         // 5 was followed by 7 and by 6.
-        assert_eq!(
-            run(&bigram, &[5, 7, 5, 6, 5], &logits),
-            [(6, BANNED), (7, BANNED)]
-        );
+        assert_eq!(run(&bigram, &[5, 7, 5, 6, 5], &logits), [(6, BANNED), (7, BANNED)]);
         assert_eq!(run(&bigram, &[5, 5], &logits), [(5, BANNED)]);
         assert_eq!(run(&bigram, &[5], &logits), []);
         assert_eq!(run(&bigram, &[], &logits), []);
@@ -268,10 +209,7 @@ mod tests {
 
     #[test]
     fn no_repeat_unigram_forbids_all_that_was_generated() {
-        assert_eq!(
-            run(&NoRepeatNgram { size: 1 }, &[3, 1, 3], &[0.0; 5]),
-            [(1, BANNED), (3, BANNED)]
-        );
+        assert_eq!(run(&NoRepeatNgram { size: 1 }, &[3, 1, 3], &[0.0; 5]), [(1, BANNED), (3, BANNED)]);
     }
 
     #[test]
@@ -280,10 +218,7 @@ mod tests {
         assert_eq!(run(&minimum, &[0], &[0.0; 3]), [(1, BANNED)]);
         assert_eq!(run(&minimum, &[0, 0], &[0.0; 3]), []);
         // An eos outside the vocabulary has no score to forbid.
-        assert_eq!(
-            run(&MinNewTokens { length: 2, eos: 9 }, &[0], &[0.0; 3]),
-            []
-        );
+        assert_eq!(run(&MinNewTokens { length: 2, eos: 9 }, &[0], &[0.0; 3]), []);
     }
 
     #[test]
@@ -301,12 +236,7 @@ mod tests {
         let row = batch.rows().next().unwrap();
         let mut edits = Edits::default();
         let processors = Processors::new(&settings, 3);
-        processors.apply(
-            &[0, 1, 0],
-            row.values,
-            Normalizer::log_softmax(row),
-            &mut edits,
-        );
+        processors.apply(&[0, 1, 0], row.values, Normalizer::log_softmax(row), &mut edits);
         // log(1/4), three times as negative for 0; 1 is penalised and then forbidden after 0; eos
         // is forbidden.
         let quarter = -(4.0_f32.ln());

@@ -9,8 +9,7 @@ use proptest::strategy::Strategy as Generated;
 
 use super::reference::{EOS, Table, beams, greedy};
 use super::{
-    Advance, BeamSearch, EarlyStopping, FinishReason, GenerationSettings, Search, StopRule,
-    Strategy, TokenId, start,
+    Advance, BeamSearch, EarlyStopping, FinishReason, GenerationSettings, Search, StopRule, Strategy, TokenId, start,
 };
 
 /// Stops after a token that the set holds, from a length on.
@@ -32,10 +31,7 @@ fn drive(table: &Table, search: &mut dyn Search, calls: usize) -> Vec<Vec<TokenI
     let mut rows: Vec<Vec<TokenId>> = vec![Vec::new()];
     let mut settled = vec![search.settled().to_vec()];
     for call in 1..=calls {
-        let flat: Vec<f32> = rows
-            .iter()
-            .flat_map(|tokens| table.logits(tokens))
-            .collect();
+        let flat: Vec<f32> = rows.iter().flat_map(|tokens| table.logits(tokens)).collect();
         let logits = Array2::from_shape_vec((rows.len(), table.start.len()), flat).unwrap();
         let advance = search.advance(logits.view()).unwrap();
         settled.push(search.settled().to_vec());
@@ -43,32 +39,18 @@ fn drive(table: &Table, search: &mut dyn Search, calls: usize) -> Vec<Vec<TokenI
         let Advance::Continue(next) = advance else {
             break;
         };
-        rows = next
-            .iter()
-            .map(|row| [&rows[row.parent][..], &[row.token]].concat())
-            .collect();
+        rows = next.iter().map(|row| [&rows[row.parent][..], &[row.token]].concat()).collect();
     }
     settled
 }
 
 fn row(vocab: usize) -> impl Generated<Value = Vec<f32>> {
-    prop::collection::vec(
-        (-400_000_i32..400_000).prop_map(|value| value as f32 * 1e-5),
-        vocab,
-    )
+    prop::collection::vec((-400_000_i32..400_000).prop_map(|value| value as f32 * 1e-5), vocab)
 }
 
 fn table(vocab: usize) -> impl Generated<Value = Table> {
-    (
-        row(vocab),
-        prop::collection::vec(row(vocab), vocab),
-        prop::collection::vec(row(vocab), 5),
-    )
-        .prop_map(|(start, transitions, steps)| Table {
-            start,
-            transitions,
-            steps,
-        })
+    (row(vocab), prop::collection::vec(row(vocab), vocab), prop::collection::vec(row(vocab), 5))
+        .prop_map(|(start, transitions, steps)| Table { start, transitions, steps })
 }
 
 fn any_table() -> impl Generated<Value = Table> {
@@ -76,30 +58,20 @@ fn any_table() -> impl Generated<Value = Table> {
 }
 
 fn no_rule() -> impl Generated<Value = StopTokens> {
-    Just(StopTokens {
-        tokens: BTreeSet::new(),
-        from: 0,
-    })
+    Just(StopTokens { tokens: BTreeSet::new(), from: 0 })
 }
 
 fn some_rule() -> impl Generated<Value = StopTokens> {
-    (prop::collection::btree_set(0_u32..6, 1..3), 0_usize..5)
-        .prop_map(|(tokens, from)| StopTokens { tokens, from })
+    (prop::collection::btree_set(0_u32..6, 1..3), 0_usize..5).prop_map(|(tokens, from)| StopTokens { tokens, from })
 }
 
 fn any_beam() -> impl Generated<Value = BeamSearch> {
-    let stopping = prop::sample::select(vec![
-        EarlyStopping::True,
-        EarlyStopping::False,
-        EarlyStopping::Never,
-    ]);
+    let stopping = prop::sample::select(vec![EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never]);
     let penalty = prop::sample::select(vec![-1.0_f32, 0.0, 0.5, 1.0, 2.0]);
-    (2_usize..8, penalty, stopping).prop_map(|(num_beams, length_penalty, early_stopping)| {
-        BeamSearch {
-            num_beams,
-            length_penalty,
-            early_stopping,
-        }
+    (2_usize..8, penalty, stopping).prop_map(|(num_beams, length_penalty, early_stopping)| BeamSearch {
+        num_beams,
+        length_penalty,
+        early_stopping,
     })
 }
 
@@ -154,11 +126,7 @@ fn check_beams(
         prop_assert!(later.starts_with(earlier));
     }
     for prefix in before {
-        prop_assert!(
-            found
-                .iter()
-                .all(|sequence| sequence.tokens.starts_with(prefix))
-        );
+        prop_assert!(found.iter().all(|sequence| sequence.tokens.starts_with(prefix)));
     }
 
     let mut cancelled = start(&settings, EOS, Some(Box::new(rule.clone()))).unwrap();
@@ -169,16 +137,8 @@ fn check_beams(
         prop_assert_eq!(results, found);
     } else {
         let settled = settled.last().unwrap();
-        prop_assert!(
-            results
-                .iter()
-                .all(|result| result.tokens.starts_with(settled))
-        );
-        prop_assert!(
-            results
-                .iter()
-                .all(|result| result.finish == FinishReason::Cancelled)
-        );
+        prop_assert!(results.iter().all(|result| result.tokens.starts_with(settled)));
+        prop_assert!(results.iter().all(|result| result.finish == FinishReason::Cancelled));
     }
     Ok(())
 }

@@ -18,11 +18,7 @@ pub(super) fn process(
     let penalty = settings.repetition_penalty;
     for token in generated.iter().copied().collect::<BTreeSet<_>>() {
         let score = &mut scores[token as usize];
-        *score = if *score < 0.0 {
-            *score * penalty
-        } else {
-            *score / penalty
-        };
+        *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
     }
     let size = settings.no_repeat_ngram_size;
     for (token, score) in (0..).zip(&mut scores) {
@@ -50,13 +46,8 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn logits(&self, generated: &[TokenId]) -> Vec<f32> {
-        let from = generated
-            .last()
-            .map_or(&self.start, |&last| &self.transitions[last as usize]);
-        from.iter()
-            .zip(&self.steps[generated.len() % self.steps.len()])
-            .map(|(a, b)| a + b)
-            .collect()
+        let from = generated.last().map_or(&self.start, |&last| &self.transitions[last as usize]);
+        from.iter().zip(&self.steps[generated.len() % self.steps.len()]).map(|(a, b)| a + b).collect()
     }
 }
 
@@ -68,11 +59,7 @@ pub(super) struct Finished {
     pub(super) finish: FinishReason,
 }
 
-pub(super) fn greedy(
-    table: &Table,
-    settings: &GenerationSettings,
-    stops: &dyn Fn(&[TokenId]) -> bool,
-) -> Finished {
+pub(super) fn greedy(table: &Table, settings: &GenerationSettings, stops: &dyn Fn(&[TokenId]) -> bool) -> Finished {
     let mut tokens = Vec::new();
     loop {
         let scores = process(settings, EOS, &tokens, table.logits(&tokens));
@@ -87,11 +74,7 @@ pub(super) fn greedy(
         } else {
             continue;
         };
-        return Finished {
-            tokens,
-            score: None,
-            finish,
-        };
+        return Finished { tokens, score: None, finish };
     }
 }
 
@@ -117,10 +100,7 @@ impl Pool {
     }
 
     fn worst(&self) -> f64 {
-        self.list
-            .iter()
-            .map(|h| h.score.unwrap())
-            .fold(f64::INFINITY, f64::min)
+        self.list.iter().map(|h| h.score.unwrap()).fold(f64::INFINITY, f64::min)
     }
 
     fn is_full(&self) -> bool {
@@ -129,11 +109,7 @@ impl Pool {
 
     fn add(&mut self, tokens: Vec<TokenId>, sum: f32, finish: FinishReason) {
         let score = self.score(sum, tokens.len());
-        let new = Finished {
-            tokens,
-            score: Some(score),
-            finish,
-        };
+        let new = Finished { tokens, score: Some(score), finish };
         if !self.is_full() {
             self.list.push(new);
             return;
@@ -142,22 +118,12 @@ impl Pool {
         if score > self.worst() {
             self.list.push(new);
             let worst = self.worst();
-            let oldest = self
-                .list
-                .iter()
-                .position(|h| h.score.unwrap() <= worst)
-                .unwrap();
+            let oldest = self.list.iter().position(|h| h.score.unwrap() <= worst).unwrap();
             self.list.remove(oldest);
         }
     }
 
-    fn is_done(
-        &mut self,
-        early_stopping: EarlyStopping,
-        best: f32,
-        length: usize,
-        longest: usize,
-    ) -> bool {
+    fn is_done(&mut self, early_stopping: EarlyStopping, best: f32, length: usize, longest: usize) -> bool {
         if !self.is_full() {
             return false;
         }
@@ -172,8 +138,7 @@ impl Pool {
 
     fn sorted(mut self, count: usize) -> Self {
         self.list.reverse();
-        self.list
-            .sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap());
+        self.list.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap());
         let scores: Vec<f64> = self.list.iter().map(|h| h.score.unwrap()).collect();
         for pair in scores.windows(2) {
             self.decide(pair[0], pair[1]);
@@ -185,14 +150,8 @@ impl Pool {
 
 fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits
-        .iter()
-        .map(|&logit| f64::from(logit - max).exp())
-        .sum();
-    logits
-        .iter()
-        .map(|logit| (logit - max) - sum.ln() as f32)
-        .collect()
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - max).exp()).sum();
+    logits.iter().map(|logit| (logit - max) - sum.ln() as f32).collect()
 }
 
 /// Every continuation of every beam with its sum, best first.
@@ -221,12 +180,7 @@ pub(super) fn beams(
 ) -> Pool {
     let width = beam.num_beams;
     let length_penalty = f64::from(beam.length_penalty);
-    let mut pool = Pool {
-        width,
-        length_penalty,
-        list: Vec::new(),
-        margin: f64::INFINITY,
-    };
+    let mut pool = Pool { width, length_penalty, list: Vec::new(), margin: f64::INFINITY };
     let mut running = vec![(Vec::new(), -1e9_f32); width];
     running[0].1 = 0.0;
     for length in 1..=settings.max_new_tokens {

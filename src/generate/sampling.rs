@@ -42,11 +42,7 @@ impl Sampler {
             generator
         };
         let streams = (0..sequences as u64).map(stream).collect();
-        Self {
-            settings: settings.clone(),
-            streams,
-            candidates: Vec::new(),
-        }
+        Self { settings: settings.clone(), streams, candidates: Vec::new() }
     }
 }
 
@@ -67,20 +63,13 @@ impl Pick for Sampler {
 
 /// Lists the tokens of non-zero probability, ascending.
 fn fill(candidates: &mut Vec<Candidate>, logits: &[f32], edits: &Edits, temperature: f32) {
-    let candidate = |(token, &score): (TokenId, &f32)| Candidate {
-        token,
-        score,
-        weight: 0.0,
-    };
+    let candidate = |(token, &score): (TokenId, &f32)| Candidate { token, score, weight: 0.0 };
     candidates.clear();
     candidates.extend((0..).zip(logits).map(candidate));
     for (token, score) in edits.iter() {
         candidates[token as usize].score = score;
     }
-    let max = candidates
-        .iter()
-        .map(|candidate| candidate.score)
-        .fold(f32::NEG_INFINITY, f32::max);
+    let max = candidates.iter().map(|candidate| candidate.score).fold(f32::NEG_INFINITY, f32::max);
     for candidate in candidates.iter_mut() {
         // Subtracting first keeps a tiny temperature from making infinities of all scores.
         candidate.score = (candidate.score - max) / temperature;
@@ -132,10 +121,7 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64) {
 }
 
 fn total(candidates: &[Candidate]) -> f64 {
-    candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.weight))
-        .sum()
+    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
 }
 
 /// A double in [0, 1) from the upper 53 bits of one draw.
@@ -153,11 +139,7 @@ fn draw(candidates: &[Candidate], position: f64) -> Option<TokenId> {
         end > target
     };
     // Rounding may leave the end of the last one at the target.
-    candidates
-        .iter()
-        .find(reached)
-        .or(candidates.last())
-        .map(|candidate| candidate.token)
+    candidates.iter().find(reached).or(candidates.last()).map(|candidate| candidate.token)
 }
 
 #[cfg(test)]
@@ -170,13 +152,7 @@ mod tests {
     const EOS: TokenId = 0;
 
     fn neutral() -> Sampling {
-        Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 7,
-        }
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 7 }
     }
 
     fn settings(sampling: Sampling, sequences: usize) -> GenerationSettings {
@@ -215,13 +191,9 @@ mod tests {
 
     #[test]
     fn top_p_keeps_the_fewest_that_hold_enough() {
-        for (p, expected) in [
-            (0.3, &[2][..]),
-            (0.41, &[2, 0]),
-            (0.69, &[2, 0]),
-            (0.71, &[2, 0, 1]),
-            (0.999, &[2, 0, 1, 3]),
-        ] {
+        for (p, expected) in
+            [(0.3, &[2][..]), (0.41, &[2, 0]), (0.69, &[2, 0]), (0.71, &[2, 0, 1]), (0.999, &[2, 0, 1, 3])]
+        {
             let mut kept = candidates(&[0.3, 0.2, 0.4, 0.1]);
             keep_top_p(&mut kept, p);
             assert_eq!(tokens(&kept), expected, "{p}");
@@ -265,22 +237,9 @@ mod tests {
 
     #[test]
     fn min_p_is_relative_to_the_likeliest() {
-        let mut sampler = Sampler::new(
-            &Sampling {
-                min_p: 0.5,
-                ..neutral()
-            },
-            1,
-        );
+        let mut sampler = Sampler::new(&Sampling { min_p: 0.5, ..neutral() }, 1);
         let logits: Vec<f32> = [0.19_f32, 0.4, 0.21, 0.2].iter().map(|p| p.ln()).collect();
-        sampler.pick(
-            0,
-            LogitsRow {
-                values: &logits,
-                max: 0.4_f32.ln(),
-            },
-            &Edits::default(),
-        );
+        sampler.pick(0, LogitsRow { values: &logits, max: 0.4_f32.ln() }, &Edits::default());
         assert_eq!(tokens(&sampler.candidates)[..2], [1, 2]);
         assert!(!tokens(&sampler.candidates).contains(&0));
     }
@@ -289,24 +248,9 @@ mod tests {
     fn top_p_looks_at_what_top_k_left_and_min_p_is_last() {
         // After top_k = 3 the masses are 4/9, 3/9, 2/9: 0.75 needs two of them, and of all four it
         // needs three.
-        let mut sampler = Sampler::new(
-            &Sampling {
-                top_k: 3,
-                top_p: 0.75,
-                min_p: 0.7,
-                ..neutral()
-            },
-            1,
-        );
+        let mut sampler = Sampler::new(&Sampling { top_k: 3, top_p: 0.75, min_p: 0.7, ..neutral() }, 1);
         let logits: Vec<f32> = [0.1_f32, 0.2, 0.3, 0.4].iter().map(|p| p.ln()).collect();
-        sampler.pick(
-            0,
-            LogitsRow {
-                values: &logits,
-                max: 0.4_f32.ln(),
-            },
-            &Edits::default(),
-        );
+        sampler.pick(0, LogitsRow { values: &logits, max: 0.4_f32.ln() }, &Edits::default());
         assert_eq!(tokens(&sampler.candidates), [3, 2]);
     }
 
@@ -314,10 +258,7 @@ mod tests {
     fn the_draw_lays_weights_end_to_end() {
         let list = candidates(&[0.25, 0.5, 0.25]);
         let at = |position| draw(&list, position);
-        assert_eq!(
-            [at(0.0), at(0.24), at(0.26), at(0.74), at(0.76)],
-            [Some(0), Some(0), Some(1), Some(1), Some(2)]
-        );
+        assert_eq!([at(0.0), at(0.24), at(0.26), at(0.74), at(0.76)], [Some(0), Some(0), Some(1), Some(1), Some(2)]);
         assert_eq!(at(1.0), Some(2));
         assert_eq!(draw(&[], 0.5), None);
     }
@@ -330,16 +271,7 @@ mod tests {
         let mut sampler = Sampler::new(&neutral(), 1);
         let mut counts = [0_u32; 5];
         for _ in 0..20_000 {
-            let token = sampler
-                .pick(
-                    0,
-                    LogitsRow {
-                        values: &logits,
-                        max: logits[0],
-                    },
-                    &Edits::default(),
-                )
-                .unwrap();
+            let token = sampler.pick(0, LogitsRow { values: &logits, max: logits[0] }, &Edits::default()).unwrap();
             counts[token as usize] += 1;
         }
         let chi_square: f64 = counts
@@ -357,36 +289,12 @@ mod tests {
     fn processors_come_before_the_filters() {
         // The penalty makes token 1, just generated, unlikelier than token 2, which top_k = 1 then
         // keeps.
-        let penalized = GenerationSettings {
-            repetition_penalty: 4.0,
-            ..settings(
-                Sampling {
-                    top_k: 1,
-                    ..neutral()
-                },
-                1,
-            )
-        };
+        let penalized =
+            GenerationSettings { repetition_penalty: 4.0, ..settings(Sampling { top_k: 1, ..neutral() }, 1) };
         let mut edits = Edits::default();
         let logits = [-9.0, 2.0, 1.0];
         Processors::new(&penalized, EOS).apply(&[1], &logits, Normalizer::RAW, &mut edits);
-        let mut sampler = Sampler::new(
-            &Sampling {
-                top_k: 1,
-                ..neutral()
-            },
-            1,
-        );
-        assert_eq!(
-            sampler.pick(
-                0,
-                LogitsRow {
-                    values: &logits,
-                    max: 2.0
-                },
-                &edits
-            ),
-            Some(2)
-        );
+        let mut sampler = Sampler::new(&Sampling { top_k: 1, ..neutral() }, 1);
+        assert_eq!(sampler.pick(0, LogitsRow { values: &logits, max: 2.0 }, &edits), Some(2));
     }
 }

@@ -136,9 +136,7 @@ pub enum SearchError {
 }
 
 /// The tokens that all of `sequences` begin with; empty if there are none.
-pub(super) fn common_prefix<'a>(
-    sequences: impl IntoIterator<Item = &'a [TokenId]>,
-) -> &'a [TokenId] {
+pub(super) fn common_prefix<'a>(sequences: impl IntoIterator<Item = &'a [TokenId]>) -> &'a [TokenId] {
     let shared = |a: &'a [TokenId], b: &'a [TokenId]| {
         let length = a.iter().zip(b).take_while(|(a, b)| a == b).count();
         &a[..length]

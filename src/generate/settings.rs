@@ -100,11 +100,7 @@ impl FromStr for EarlyStopping {
             "true" => Ok(Self::True),
             "false" => Ok(Self::False),
             "never" => Ok(Self::Never),
-            _ => Err(refuse(
-                "early_stopping",
-                format_args!("{text:?}"),
-                "true, false or never",
-            )),
+            _ => Err(refuse("early_stopping", format_args!("{text:?}"), "true, false or never")),
         }
     }
 }
@@ -138,11 +134,7 @@ pub enum SettingsError {
 }
 
 fn refuse(setting: &'static str, value: impl fmt::Display, allowed: &'static str) -> SettingsError {
-    SettingsError::OutOfRange {
-        setting,
-        value: value.to_string(),
-        allowed,
-    }
+    SettingsError::OutOfRange { setting, value: value.to_string(), allowed }
 }
 
 impl GenerationSettings {
@@ -156,11 +148,7 @@ impl GenerationSettings {
             return Err(refuse("max_new_tokens", 0, "at least 1"));
         }
         if !positive(self.repetition_penalty) {
-            return Err(refuse(
-                "repetition_penalty",
-                self.repetition_penalty,
-                "a finite number above 0",
-            ));
+            return Err(refuse("repetition_penalty", self.repetition_penalty, "a finite number above 0"));
         }
         if self.num_return_sequences == 0 {
             return Err(refuse("num_return_sequences", 0, "at least 1"));
@@ -178,11 +166,7 @@ impl GenerationSettings {
     fn at_most(&self, available: usize, strategy: &'static str) -> Result<(), SettingsError> {
         let requested = self.num_return_sequences;
         if requested > available {
-            return Err(SettingsError::TooManySequences {
-                requested,
-                available,
-                strategy,
-            });
+            return Err(SettingsError::TooManySequences { requested, available, strategy });
         }
         Ok(())
     }
@@ -201,11 +185,7 @@ impl GenerationSettings {
 impl Sampling {
     fn validate(&self) -> Result<(), SettingsError> {
         if !positive(self.temperature) {
-            return Err(refuse(
-                "temperature",
-                self.temperature,
-                "a finite number above 0",
-            ));
+            return Err(refuse("temperature", self.temperature, "a finite number above 0"));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
             return Err(refuse("top_p", self.top_p, "above 0 and at most 1"));
@@ -258,21 +238,11 @@ mod tests {
     }
 
     fn sampling() -> Sampling {
-        Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            seed: 0,
-        }
+        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
     }
 
     fn beams() -> BeamSearch {
-        BeamSearch {
-            num_beams: 3,
-            length_penalty: 1.0,
-            early_stopping: EarlyStopping::False,
-        }
+        BeamSearch { num_beams: 3, length_penalty: 1.0, early_stopping: EarlyStopping::False }
     }
 
     fn refused(settings: &GenerationSettings) -> String {
@@ -284,51 +254,23 @@ mod tests {
         settings(Strategy::Greedy).validate().unwrap();
         settings(Strategy::Sample(sampling())).validate().unwrap();
         settings(Strategy::Beam(beams())).validate().unwrap();
-        GenerationSettings {
-            min_new_tokens: 100,
-            ..settings(Strategy::Greedy)
-        }
-        .validate()
-        .unwrap();
+        GenerationSettings { min_new_tokens: 100, ..settings(Strategy::Greedy) }.validate().unwrap();
         for length_penalty in [-2.0, 0.0, 0.5] {
-            settings(Strategy::Beam(BeamSearch {
-                length_penalty,
-                ..beams()
-            }))
-            .validate()
-            .unwrap();
+            settings(Strategy::Beam(BeamSearch { length_penalty, ..beams() })).validate().unwrap();
         }
-        settings(Strategy::Sample(Sampling {
-            min_p: 1.0,
-            top_p: 1e-3,
-            ..sampling()
-        }))
-        .validate()
-        .unwrap();
+        settings(Strategy::Sample(Sampling { min_p: 1.0, top_p: 1e-3, ..sampling() })).validate().unwrap();
     }
 
     #[test]
     fn limits_are_checked() {
         let greedy = settings(Strategy::Greedy);
-        let found = refused(&GenerationSettings {
-            max_new_tokens: 0,
-            ..greedy.clone()
-        });
+        let found = refused(&GenerationSettings { max_new_tokens: 0, ..greedy.clone() });
         assert_eq!(found, "max_new_tokens is 0; it must be at least 1");
-        let found = refused(&GenerationSettings {
-            num_return_sequences: 0,
-            ..greedy.clone()
-        });
+        let found = refused(&GenerationSettings { num_return_sequences: 0, ..greedy.clone() });
         assert_eq!(found, "num_return_sequences is 0; it must be at least 1");
         for penalty in [0.0, -1.0, f32::NAN, f32::INFINITY] {
-            let found = refused(&GenerationSettings {
-                repetition_penalty: penalty,
-                ..greedy.clone()
-            });
-            assert_eq!(
-                found,
-                format!("repetition_penalty is {penalty}; it must be a finite number above 0")
-            );
+            let found = refused(&GenerationSettings { repetition_penalty: penalty, ..greedy.clone() });
+            assert_eq!(found, format!("repetition_penalty is {penalty}; it must be a finite number above 0"));
         }
     }
 
@@ -336,75 +278,32 @@ mod tests {
     fn sampling_ranges_are_checked() {
         let refused = |sampling| refused(&settings(Strategy::Sample(sampling)));
         for temperature in [0.0, -0.5, f32::NAN, f32::INFINITY] {
-            assert!(
-                refused(Sampling {
-                    temperature,
-                    ..sampling()
-                })
-                .starts_with("temperature is ")
-            );
+            assert!(refused(Sampling { temperature, ..sampling() }).starts_with("temperature is "));
         }
         for top_p in [0.0, -0.1, 1.5, f32::NAN] {
-            assert!(
-                refused(Sampling {
-                    top_p,
-                    ..sampling()
-                })
-                .starts_with("top_p is ")
-            );
+            assert!(refused(Sampling { top_p, ..sampling() }).starts_with("top_p is "));
         }
         for min_p in [-0.1, 1.5, f32::NAN] {
-            assert!(
-                refused(Sampling {
-                    min_p,
-                    ..sampling()
-                })
-                .starts_with("min_p is ")
-            );
+            assert!(refused(Sampling { min_p, ..sampling() }).starts_with("min_p is "));
         }
     }
 
     #[test]
     fn beam_ranges_are_checked() {
         let refused = |beam| refused(&settings(Strategy::Beam(beam)));
-        assert_eq!(
-            refused(BeamSearch {
-                num_beams: 0,
-                ..beams()
-            }),
-            "num_beams is 0; it must be at least 1"
-        );
+        assert_eq!(refused(BeamSearch { num_beams: 0, ..beams() }), "num_beams is 0; it must be at least 1");
         for length_penalty in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 400.0, -400.0] {
-            assert!(
-                refused(BeamSearch {
-                    length_penalty,
-                    ..beams()
-                })
-                .starts_with("length_penalty is ")
-            );
+            assert!(refused(BeamSearch { length_penalty, ..beams() }).starts_with("length_penalty is "));
         }
     }
 
     #[test]
     fn more_sequences_than_the_strategy_keeps() {
-        let found = refused(&GenerationSettings {
-            num_return_sequences: 2,
-            ..settings(Strategy::Greedy)
-        });
-        assert!(
-            found.starts_with(
-                "num_return_sequences is 2, but greedy search returns at most 1\nhint: "
-            )
-        );
-        let four = GenerationSettings {
-            num_return_sequences: 4,
-            ..settings(Strategy::Beam(beams()))
-        };
+        let found = refused(&GenerationSettings { num_return_sequences: 2, ..settings(Strategy::Greedy) });
+        assert!(found.starts_with("num_return_sequences is 2, but greedy search returns at most 1\nhint: "));
+        let four = GenerationSettings { num_return_sequences: 4, ..settings(Strategy::Beam(beams())) };
         assert!(refused(&four).contains("beam search returns at most 3"));
-        let four = GenerationSettings {
-            num_return_sequences: 4,
-            ..settings(Strategy::Sample(sampling()))
-        };
+        let four = GenerationSettings { num_return_sequences: 4, ..settings(Strategy::Sample(sampling())) };
         four.validate().unwrap();
         assert_eq!(four.rows(), 4);
     }
@@ -417,18 +316,11 @@ mod tests {
 
     #[test]
     fn early_stopping_round_trips_through_text() {
-        for value in [
-            EarlyStopping::True,
-            EarlyStopping::False,
-            EarlyStopping::Never,
-        ] {
+        for value in [EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never] {
             assert_eq!(value.to_string().parse::<EarlyStopping>().unwrap(), value);
         }
         let found = "maybe".parse::<EarlyStopping>().unwrap_err().to_string();
-        assert_eq!(
-            found,
-            "early_stopping is \"maybe\"; it must be true, false or never"
-        );
+        assert_eq!(found, "early_stopping is \"maybe\"; it must be true, false or never");
     }
 
     #[test]

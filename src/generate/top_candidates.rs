@@ -57,9 +57,7 @@ impl TopCandidates {
             let (blocks, tail) = row.values.as_chunks::<LANES>();
             for (number, block) in blocks.iter().enumerate() {
                 let floor = self.floor();
-                let above = block
-                    .iter()
-                    .fold(false, |any, &logit| any | (score(logit) > floor));
+                let above = block.iter().fold(false, |any, &logit| any | (score(logit) > floor));
                 if above || !self.is_full() {
                     self.offer_block(block, number * LANES, score, edits, first_index);
                 }
@@ -67,10 +65,7 @@ impl TopCandidates {
             self.offer_block(tail, blocks.len() * LANES, score, edits, first_index);
         }
         for (token, edited) in edits.iter() {
-            self.offer(Candidate {
-                score: edited + sum,
-                index: first_index + token as usize,
-            });
+            self.offer(Candidate { score: edited + sum, index: first_index + token as usize });
         }
     }
 
@@ -83,10 +78,7 @@ impl TopCandidates {
         first_index: usize,
     ) {
         for (token, &logit) in (first_token..).zip(block) {
-            let candidate = Candidate {
-                score: score(logit),
-                index: first_index + token,
-            };
+            let candidate = Candidate { score: score(logit), index: first_index + token };
             if self.has_room_for(&candidate) && edits.get(token as TokenId).is_none() {
                 self.offer(candidate);
             }
@@ -103,11 +95,7 @@ impl TopCandidates {
     }
 
     fn has_room_for(&self, candidate: &Candidate) -> bool {
-        !self.is_full()
-            || self
-                .list
-                .last()
-                .is_some_and(|worst| candidate.precedes(worst))
+        !self.is_full() || self.list.last().is_some_and(|worst| candidate.precedes(worst))
     }
 
     fn is_full(&self) -> bool {
@@ -116,9 +104,7 @@ impl TopCandidates {
 
     /// The score of the worst candidate kept.
     fn floor(&self) -> f32 {
-        self.list
-            .last()
-            .map_or(f32::NEG_INFINITY, |worst| worst.score)
+        self.list.last().map_or(f32::NEG_INFINITY, |worst| worst.score)
     }
 }
 
@@ -144,25 +130,14 @@ mod tests {
         Processors::new(&settings, 0)
     }
 
-    fn top(
-        logits: &Array2<f32>,
-        generated: &[TokenId],
-        sums: &[f32],
-        capacity: usize,
-    ) -> Vec<Candidate> {
+    fn top(logits: &Array2<f32>, generated: &[TokenId], sums: &[f32], capacity: usize) -> Vec<Candidate> {
         let batch = LogitsBatch::new(&logits.view(), logits.nrows(), None).unwrap();
         let mut edits = Edits::default();
         let mut top = TopCandidates::default();
         top.restart(capacity);
         for (number, row) in batch.rows().enumerate() {
             penalty_of_half().apply(generated, row.values, Normalizer::RAW, &mut edits);
-            top.offer_row(
-                row,
-                Normalizer::RAW,
-                &edits,
-                sums[number],
-                number * batch.vocab(),
-            );
+            top.offer_row(row, Normalizer::RAW, &edits, sums[number], number * batch.vocab());
         }
         top.as_slice().to_vec()
     }
@@ -170,10 +145,7 @@ mod tests {
     #[test]
     fn equal_scores_go_by_index_across_rows() {
         let logits = Array2::from_elem((3, 40), 1.0);
-        let found: Vec<usize> = top(&logits, &[], &[0.0, 0.5, 0.0], 43)
-            .iter()
-            .map(|c| c.index)
-            .collect();
+        let found: Vec<usize> = top(&logits, &[], &[0.0, 0.5, 0.0], 43).iter().map(|c| c.index).collect();
         let expected: Vec<usize> = (40..80).chain(0..3).collect();
         assert_eq!(found, expected);
     }
@@ -182,19 +154,13 @@ mod tests {
     fn an_edited_score_replaces_the_logit_and_keeps_its_place_in_ties() {
         // Tokens 0 and 3 are doubled by the penalty of 0.5: 4 and 2.
         let logits = ndarray::arr2(&[[2.0, 2.0, 3.0, 1.0, 2.0]]);
-        let found: Vec<_> = top(&logits, &[3, 0], &[0.0], 4)
-            .iter()
-            .map(|c| (c.index, c.score))
-            .collect();
+        let found: Vec<_> = top(&logits, &[3, 0], &[0.0], 4).iter().map(|c| (c.index, c.score)).collect();
         assert_eq!(found, [(0, 4.0), (2, 3.0), (1, 2.0), (3, 2.0)]);
     }
 
     #[test]
     fn fewer_than_asked_for_when_there_are_no_more() {
-        assert_eq!(
-            top(&ndarray::arr2(&[[1.0, f32::NEG_INFINITY]]), &[], &[0.0], 5).len(),
-            2
-        );
+        assert_eq!(top(&ndarray::arr2(&[[1.0, f32::NEG_INFINITY]]), &[], &[0.0], 5).len(), 2);
     }
 
     proptest! {

@@ -65,7 +65,10 @@ pub enum GraphError {
         loaded: PathBuf,
     },
     /// A graph could not be loaded.
-    #[error("{} could not be loaded: {message}", file.display())]
+    #[error(
+        "{} could not be loaded: {message}\nhint: `vintern verify` tells whether the file is damaged; if it is not, this ONNX Runtime cannot run it",
+        file.display()
+    )]
     Load {
         /// The graph.
         file: PathBuf,

@@ -36,14 +36,7 @@ impl ScriptedDecoder {
     pub fn new(script: Script) -> Self {
         let mut placement = Placement::default();
         placement.add("Scripted", "Script");
-        Self {
-            script,
-            cache: Vec::new(),
-            capacity: 0,
-            logits: Array2::zeros((0, 0)),
-            placement,
-            calls: Vec::new(),
-        }
+        Self { script, cache: Vec::new(), capacity: 0, logits: Array2::zeros((0, 0)), placement, calls: Vec::new() }
     }
 
     /// The calls so far.
@@ -111,7 +104,8 @@ impl CachedGraph for ScriptedDecoder {
             return Err(GraphError::Interrupted);
         }
         let input = |name: &str| inputs.iter().find(|input| input.name == name).map(|input| &input.values);
-        let (Some(Values::F32(embeds)), Some(Values::I32(totals))) = (input("inputs_embeds"), input("seqlens_k")) else {
+        let (Some(Values::F32(embeds)), Some(Values::I32(totals))) = (input("inputs_embeds"), input("seqlens_k"))
+        else {
             return Err(Self::failed("inputs_embeds or seqlens_k is missing"));
         };
         let &[batch, positions, _] = embeds.shape() else {
@@ -133,8 +127,8 @@ impl CachedGraph for ScriptedDecoder {
         }
         self.calls.push(Call { rows: rows.clone(), positions });
         let width = logits.len() / rows.len();
-        self.logits = Array2::from_shape_vec((rows.len(), width), logits)
-            .map_err(|error| Self::failed(error.to_string()))?;
+        self.logits =
+            Array2::from_shape_vec((rows.len(), width), logits).map_err(|error| Self::failed(error.to_string()))?;
         Ok(self.logits.view())
     }
 

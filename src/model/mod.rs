@@ -33,7 +33,9 @@ pub enum ModelError {
         message: String,
     },
     /// A token id outside the embedding table.
-    #[error("token id {id} is outside the embedding table of {rows} rows\nhint: tokenizer.json and the embedding table of this package do not belong together")]
+    #[error(
+        "token id {id} is outside the embedding table of {rows} rows\nhint: tokenizer.json and the embedding table of this package do not belong together"
+    )]
     TokenId {
         /// The id.
         id: u32,

@@ -49,11 +49,11 @@ impl VisionTower {
         let input = Input { name: "features", values: Values::F32(features.view().into_dyn()) };
         let embeds = self.projector.run(&[input], interrupt)?;
         let found = embeds.shape().to_vec();
-        embeds
-            .into_dimensionality::<Ix3>()
-            .ok()
-            .filter(|embeds| embeds.shape() == expected)
-            .ok_or(ModelError::Shape { component: Component::Projector, found, expected })
+        embeds.into_dimensionality::<Ix3>().ok().filter(|embeds| embeds.shape() == expected).ok_or(ModelError::Shape {
+            component: Component::Projector,
+            found,
+            expected,
+        })
     }
 
     /// Language-model tokens a tile becomes.

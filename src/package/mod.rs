@@ -109,11 +109,7 @@ impl Package {
         for entry in self.manifest.files() {
             let found = sha256_of(&self.path(entry), |bytes| progress(&entry.name, bytes))?;
             if found != entry.sha256 {
-                return Err(PackageError::Hash {
-                    file: self.path(entry),
-                    expected: entry.sha256.clone(),
-                    found,
-                });
+                return Err(PackageError::Hash { file: self.path(entry), expected: entry.sha256.clone(), found });
             }
         }
         Ok(())
@@ -230,5 +226,5 @@ fn sha256_of(file: &Path, mut progress: impl FnMut(u64)) -> Result<String, Packa
         hasher.update(&block[..read]);
         progress(read as u64);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}")))
 }

@@ -8,9 +8,7 @@ use super::tile::MAX_TILES;
 #[non_exhaustive]
 pub enum ImageError {
     /// The input has no bytes.
-    #[error(
-        "the image file is empty (0 bytes)\nhint: check the path, or that the upload or download finished"
-    )]
+    #[error("the image file is empty (0 bytes)\nhint: check the path, or that the upload or download finished")]
     Empty,
 
     /// The content is no image format this crate knows, whatever the file is called.
@@ -36,9 +34,7 @@ pub enum ImageError {
     },
 
     /// A supported format that uses something this crate cannot decode.
-    #[error(
-        "this {format} image cannot be decoded: {feature}\nhint: convert it to an 8-bit RGB PNG"
-    )]
+    #[error("this {format} image cannot be decoded: {feature}\nhint: convert it to an 8-bit RGB PNG")]
     UnsupportedFeature {
         /// Format of the file.
         format: ImageFormat,

@@ -28,22 +28,13 @@ impl Grid {
 ///
 /// Sizes are in pixels. No candidate (`min_tiles > max_tiles`, `max_tiles = 0`) gives a grid of
 /// one tile, and so does an image without pixels.
-pub fn choose_grid(
-    width: u32,
-    height: u32,
-    tile_size: u32,
-    min_tiles: u32,
-    max_tiles: u32,
-) -> Grid {
+pub fn choose_grid(width: u32, height: u32, tile_size: u32, min_tiles: u32, max_tiles: u32) -> Grid {
     let aspect = f64::from(width) / f64::from(height);
     // Below 2^53 for every image that fits in memory, so exact.
     let image_area = f64::from(width) * f64::from(height);
     let half_tile_area = 0.5 * f64::from(tile_size) * f64::from(tile_size);
 
-    let mut best = Grid {
-        columns: 1,
-        rows: 1,
-    };
+    let mut best = Grid { columns: 1, rows: 1 };
     let mut best_difference = f64::INFINITY;
     for grid in candidates(min_tiles, max_tiles) {
         let (columns, rows) = (f64::from(grid.columns), f64::from(grid.rows));
@@ -76,10 +67,7 @@ fn candidates(min_tiles: u32, max_tiles: u32) -> Vec<Grid> {
             }
         }
     }
-    let mut grids: Vec<Grid> = set
-        .into_pairs()
-        .map(|(columns, rows)| Grid { columns, rows })
-        .collect();
+    let mut grids: Vec<Grid> = set.into_pairs().map(|(columns, rows)| Grid { columns, rows }).collect();
     grids.sort_by_key(|grid| grid.tiles());
     grids
 }
@@ -90,10 +78,7 @@ mod tests {
 
     #[test]
     fn candidates_of_at_most_six_tiles() {
-        let pairs: Vec<_> = candidates(1, 6)
-            .iter()
-            .map(|grid| (grid.columns, grid.rows))
-            .collect();
+        let pairs: Vec<_> = candidates(1, 6).iter().map(|grid| (grid.columns, grid.rows)).collect();
         assert_eq!(
             pairs,
             [
@@ -117,14 +102,8 @@ mod tests {
 
     #[test]
     fn equal_distance_takes_the_larger_grid_only_for_large_images() {
-        let one = Grid {
-            columns: 1,
-            rows: 1,
-        };
-        let four = Grid {
-            columns: 2,
-            rows: 2,
-        };
+        let one = Grid { columns: 1, rows: 1 };
+        let four = Grid { columns: 2, rows: 2 };
         // 2·448·448 pixels is half of four tiles: not more than half.
         assert_eq!(choose_grid(448, 448, 448, 1, 6), one);
         assert_eq!(choose_grid(640, 640, 448, 1, 6), four);

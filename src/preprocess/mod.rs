@@ -30,9 +30,7 @@ mod resize;
 mod set_order;
 mod tile;
 
-pub use decode::{
-    DEFAULT_MAX_PIXELS, DecodeOptions, DecodedImage, ImageFormat, Orientation, decode,
-};
+pub use decode::{DEFAULT_MAX_PIXELS, DecodeOptions, DecodedImage, ImageFormat, Orientation, decode};
 pub use error::ImageError;
 pub use grid::{Grid, choose_grid};
 pub use normalise::normalise;

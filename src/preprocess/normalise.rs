@@ -15,9 +15,8 @@ pub fn normalise(tiles: &[RgbImage], mean: [f32; 3], std: [f32; 3]) -> Array4<f3
     let (width, height) = tiles.first().map_or((0, 0), RgbImage::dimensions);
     let (width, height) = (width as usize, height as usize);
     // A channel has 256 possible values, so a table replaces the two divisions a pixel.
-    let tables: [[f32; 256]; 3] = std::array::from_fn(|channel| {
-        std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel])
-    });
+    let tables: [[f32; 256]; 3] =
+        std::array::from_fn(|channel| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean[channel]) / std[channel]));
 
     let mut values = Array4::zeros((tiles.len(), 3, height, width));
     for (index, tile) in tiles.iter().enumerate() {
@@ -49,14 +48,8 @@ mod tests {
         tile.put_pixel(1, 0, image::Rgb([255, 128, 1]));
         let values = normalise(&[tile.clone(), tile], MEAN, STD);
         assert_eq!(values.dim(), (2, 3, 1, 2));
-        assert_eq!(
-            values[[0, 0, 0, 0]].to_bits(),
-            (-0.485f32 / 0.229).to_bits()
-        );
-        assert_eq!(
-            values[[1, 1, 0, 1]].to_bits(),
-            ((128.0f32 / 255.0 - 0.456) / 0.224).to_bits()
-        );
+        assert_eq!(values[[0, 0, 0, 0]].to_bits(), (-0.485f32 / 0.229).to_bits());
+        assert_eq!(values[[1, 1, 0, 1]].to_bits(), ((128.0f32 / 255.0 - 0.456) / 0.224).to_bits());
     }
 
     #[test]

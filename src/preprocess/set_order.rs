@@ -21,10 +21,7 @@ pub(super) struct PairSet {
 
 impl PairSet {
     pub(super) fn new() -> Self {
-        Self {
-            slots: vec![None; MIN_SLOTS],
-            used: 0,
-        }
+        Self { slots: vec![None; MIN_SLOTS], used: 0 }
     }
 
     /// Adds a pair; a pair already present is left where it is.
@@ -61,11 +58,7 @@ fn place(slots: &mut [Option<(u32, u32)>], pair: (u32, u32)) -> bool {
     let mut perturb = tuple_hash(pair);
     let mut index = perturb as usize & mask;
     loop {
-        let probes = if index + LINEAR_PROBES <= mask {
-            LINEAR_PROBES
-        } else {
-            0
-        };
+        let probes = if index + LINEAR_PROBES <= mask { LINEAR_PROBES } else { 0 };
         for slot in &mut slots[index..=index + probes] {
             match slot {
                 None => {
@@ -77,11 +70,7 @@ fn place(slots: &mut [Option<(u32, u32)>], pair: (u32, u32)) -> bool {
             }
         }
         perturb >>= PERTURB_SHIFT;
-        index = index
-            .wrapping_mul(5)
-            .wrapping_add(1)
-            .wrapping_add(perturb as usize)
-            & mask;
+        index = index.wrapping_mul(5).wrapping_add(1).wrapping_add(perturb as usize) & mask;
     }
 }
 
@@ -93,18 +82,11 @@ fn tuple_hash((i, j): (u32, u32)) -> u64 {
     const PRIME_5: u64 = 2_870_177_450_012_600_261;
     let mut hash = PRIME_5;
     for lane in [i, j] {
-        hash = hash
-            .wrapping_add(u64::from(lane).wrapping_mul(PRIME_2))
-            .rotate_left(31)
-            .wrapping_mul(PRIME_1);
+        hash = hash.wrapping_add(u64::from(lane).wrapping_mul(PRIME_2)).rotate_left(31).wrapping_mul(PRIME_1);
     }
-    hash = hash.wrapping_add(2 ^ (PRIME_5 ^ 3_527_539));
+    hash = hash.wrapping_add(2 ^ (PRIME_5 ^ 0x0035_D373));
     // -1 is CPython's error value and never a hash.
-    if hash == u64::MAX {
-        1_546_275_796
-    } else {
-        hash
-    }
+    if hash == u64::MAX { 1_546_275_796 } else { hash }
 }
 
 #[cfg(test)]
@@ -116,10 +98,7 @@ mod tests {
         // hash((1, 2)), hash((3, 1)) and hash((12, 1)) of CPython 3.11.
         assert_eq!(tuple_hash((1, 2)).cast_signed(), -3_550_055_125_485_641_917);
         assert_eq!(tuple_hash((3, 1)).cast_signed(), 8_756_109_708_711_196_808);
-        assert_eq!(
-            tuple_hash((12, 1)).cast_signed(),
-            -7_907_666_742_645_488_893
-        );
+        assert_eq!(tuple_hash((12, 1)).cast_signed(), -7_907_666_742_645_488_893);
     }
 
     #[test]

@@ -37,11 +37,7 @@ impl TilingOptions {
         if valid {
             Ok(())
         } else {
-            Err(ImageError::Tiling {
-                tile_size: self.tile_size,
-                min_tiles: self.min_tiles,
-                max_tiles: self.max_tiles,
-            })
+            Err(ImageError::Tiling { tile_size: self.tile_size, min_tiles: self.min_tiles, max_tiles: self.max_tiles })
         }
     }
 }
@@ -86,9 +82,7 @@ pub fn tile(image: &RgbImage, options: &TilingOptions) -> Result<Tiling, ImageEr
             let last = scope.spawn(|| resize_with(image, size, size, 1));
             let threads = std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).max(1));
             let whole = resize_with(image, whole_width, whole_height, threads);
-            let last = last
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let last = last.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (whole, Some(last))
         })
     } else {
@@ -97,11 +91,7 @@ pub fn tile(image: &RgbImage, options: &TilingOptions) -> Result<Tiling, ImageEr
 
     let mut tiles = cut(&whole, size);
     tiles.extend(last);
-    Ok(Tiling {
-        grid,
-        tiles,
-        thumbnail,
-    })
+    Ok(Tiling { grid, tiles, thumbnail })
 }
 
 /// Square tiles of `image` row by row; its sides are multiples of `size`.
@@ -128,12 +118,7 @@ fn cut(image: &RgbImage, size: u32) -> Vec<RgbImage> {
 mod tests {
     use super::*;
 
-    const OPTIONS: TilingOptions = TilingOptions {
-        tile_size: 8,
-        min_tiles: 1,
-        max_tiles: 6,
-        thumbnail: true,
-    };
+    const OPTIONS: TilingOptions = TilingOptions { tile_size: 8, min_tiles: 1, max_tiles: 6, thumbnail: true };
 
     #[test]
     fn one_tile_has_no_thumbnail() {
@@ -157,31 +142,13 @@ mod tests {
     fn options_without_a_grid_are_refused() {
         let image = RgbImage::new(4, 4);
         for options in [
-            TilingOptions {
-                tile_size: 0,
-                ..OPTIONS
-            },
-            TilingOptions {
-                min_tiles: 0,
-                ..OPTIONS
-            },
-            TilingOptions {
-                min_tiles: 7,
-                ..OPTIONS
-            },
-            TilingOptions {
-                max_tiles: MAX_TILES + 1,
-                ..OPTIONS
-            },
+            TilingOptions { tile_size: 0, ..OPTIONS },
+            TilingOptions { min_tiles: 0, ..OPTIONS },
+            TilingOptions { min_tiles: 7, ..OPTIONS },
+            TilingOptions { max_tiles: MAX_TILES + 1, ..OPTIONS },
         ] {
-            assert!(matches!(
-                tile(&image, &options),
-                Err(ImageError::Tiling { .. })
-            ));
+            assert!(matches!(tile(&image, &options), Err(ImageError::Tiling { .. })));
         }
-        assert!(matches!(
-            tile(&RgbImage::new(0, 4), &OPTIONS),
-            Err(ImageError::ZeroSize { .. })
-        ));
+        assert!(matches!(tile(&RgbImage::new(0, 4), &OPTIONS), Err(ImageError::ZeroSize { .. })));
     }
 }

@@ -43,19 +43,14 @@ pub struct Expanded {
 ///
 /// # Errors
 /// [`PromptError::ImageMarks`] if there are fewer marks than images.
-pub fn expand_images(
-    prompt: &str,
-    placeholders_per_image: &[usize],
-) -> Result<Expanded, PromptError> {
+pub fn expand_images(prompt: &str, placeholders_per_image: &[usize]) -> Result<Expanded, PromptError> {
     let marks = prompt.matches(IMAGE_MARK).count();
     let images = placeholders_per_image.len();
     let Some(surplus_marks) = marks.checked_sub(images) else {
         return Err(PromptError::ImageMarks { images, marks });
     };
     let image_tokens = placeholders_per_image.iter().sum::<usize>();
-    let mut text = String::with_capacity(
-        prompt.len() + image_tokens * IMAGE_CONTEXT.len() + images * IMAGE_END.len(),
-    );
+    let mut text = String::with_capacity(prompt.len() + image_tokens * IMAGE_CONTEXT.len() + images * IMAGE_END.len());
     let mut pieces = prompt.splitn(images + 1, IMAGE_MARK);
     text.push_str(pieces.next().unwrap_or_default());
     for (piece, &placeholders) in pieces.zip(placeholders_per_image) {
@@ -135,10 +130,7 @@ mod tests {
     #[test]
     fn the_first_marks_are_replaced_and_the_rest_stay() {
         let expanded = expand_images("a<image>b<image>c<image>", &[2, 0]).unwrap();
-        assert_eq!(
-            expanded.text,
-            "a<img><IMG_CONTEXT><IMG_CONTEXT></img>b<img></img>c<image>"
-        );
+        assert_eq!(expanded.text, "a<img><IMG_CONTEXT><IMG_CONTEXT></img>b<img></img>c<image>");
         assert_eq!((expanded.image_tokens, expanded.surplus_marks), (2, 1));
         let untouched = expand_images("<image> <image>", &[]).unwrap();
         assert_eq!((untouched.text.as_str(), untouched.surplus_marks), ("<image> <image>", 2));

@@ -6,7 +6,7 @@
 //! and says where the placeholders are.
 //!
 //! The way out: [`Tokenizer::response`] for a finished sequence, [`TextStream`] while it is still
-//! growing. Both give the text that the reference gives, byte for byte: InternVL's `chat()` with
+//! growing. Both give the text that the reference gives, byte for byte: `InternVL`'s `chat()` with
 //! the slow Qwen2 tokenizer of transformers 4.44.
 
 mod byte_level;
@@ -22,8 +22,8 @@ mod white_space;
 
 pub use error::PromptError;
 pub use images::{
-    EncodedPrompt, Expanded, IMAGE_CONTEXT, IMAGE_END, IMAGE_MARK, IMAGE_START, encode_prompt,
-    expand_images, insert_image_mark,
+    EncodedPrompt, Expanded, IMAGE_CONTEXT, IMAGE_END, IMAGE_MARK, IMAGE_START, encode_prompt, expand_images,
+    insert_image_mark,
 };
 pub use stop::StopStrings;
 pub use template::{Conversation, END_OF_TURN, Template, Turn, render};

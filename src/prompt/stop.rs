@@ -39,9 +39,7 @@ impl StopStrings {
     /// Where in `text` the match begins that is complete first, as a byte index.
     pub fn find(&self, text: &str) -> Option<usize> {
         let mut matcher = StopMatcher::new(self);
-        text.bytes().enumerate().find_map(|(index, byte)| {
-            matcher.push(byte).map(|found| index + 1 - found.length)
-        })
+        text.bytes().enumerate().find_map(|(index, byte)| matcher.push(byte).map(|found| index + 1 - found.length))
     }
 
     /// Length of the longest string in bytes, 0 if there is none.

@@ -1,4 +1,4 @@
-//! The conversation templates of the Qwen-family InternVL checkpoints.
+//! The conversation templates of the Qwen-family `InternVL` checkpoints.
 //!
 //! All three have one form: `<|im_start|>role\nmessage` and a separator for each message, and the
 //! bare header of the assistant at the end. They differ in the separator and in the default
@@ -18,7 +18,7 @@ const SYSTEM: &str = "<|im_start|>system\n";
 const USER: &str = "<|im_start|>user\n";
 const ASSISTANT: &str = "<|im_start|>assistant\n";
 
-/// A conversation template, by its name in InternVL's `conversation.py`.
+/// A conversation template, by its name in `InternVL`'s `conversation.py`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Template {
@@ -43,7 +43,7 @@ impl Template {
         }
     }
 
-    /// The system message of the template in the InternVL repository. A checkpoint may bring
+    /// The system message of the template in the `InternVL` repository. A checkpoint may bring
     /// its own.
     pub const fn default_system_message(self) -> &'static str {
         match self {
@@ -77,13 +77,10 @@ impl FromStr for Template {
     type Err = PromptError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|template| template.name() == name)
-            .ok_or_else(|| PromptError::UnknownTemplate {
-                name: name.to_owned(),
-                known: Self::ALL.map(Self::name).join(", "),
-            })
+        Self::ALL.into_iter().find(|template| template.name() == name).ok_or_else(|| PromptError::UnknownTemplate {
+            name: name.to_owned(),
+            known: Self::ALL.map(Self::name).join(", "),
+        })
     }
 }
 
@@ -139,11 +136,7 @@ pub struct Conversation {
 impl Conversation {
     /// A conversation with the template's own system message and no history.
     pub fn new(template: Template) -> Self {
-        Self {
-            template,
-            system_message: template.default_system_message().to_owned(),
-            history: None,
-        }
+        Self { template, system_message: template.default_system_message().to_owned(), history: None }
     }
 }
 

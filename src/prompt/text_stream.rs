@@ -68,11 +68,7 @@ impl TextStream {
             Piece::Nothing => {}
         }
         self.read(&text);
-        if self.end.is_some() {
-            self.tail.take_all()
-        } else {
-            self.tail.take_settled(self.matcher.held_back())
-        }
+        if self.end.is_some() { self.tail.take_all() } else { self.tail.take_settled(self.matcher.held_back()) }
     }
 
     /// Ends the sequence; the text held back until now, never empty.
@@ -111,11 +107,8 @@ impl TextStream {
 
     fn stop_at(&mut self, found: StopMatch) {
         self.tail.remove_end(found.length);
-        self.end = Some(if found.index < self.stop_count {
-            StreamEnd::StopString(found.index)
-        } else {
-            StreamEnd::EndOfTurn
-        });
+        self.end =
+            Some(if found.index < self.stop_count { StreamEnd::StopString(found.index) } else { StreamEnd::EndOfTurn });
     }
 }
 
@@ -152,9 +145,7 @@ impl Tail {
     /// clusters before them, so the text from the last boundary on is enough.
     fn is_boundary(&self, at: usize) -> bool {
         let cluster = &self.text[self.cluster..];
-        GraphemeCursor::new(at - self.cluster, cluster.len(), true)
-            .is_boundary(cluster, 0)
-            .unwrap_or(false)
+        GraphemeCursor::new(at - self.cluster, cluster.len(), true).is_boundary(cluster, 0).unwrap_or(false)
     }
 
     /// Drops the last bytes, as many as there are; they are whole characters. (Leading white

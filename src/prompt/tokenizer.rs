@@ -1,4 +1,4 @@
-//! Byte-level BPE with the added tokens of an InternVL checkpoint.
+//! Byte-level BPE with the added tokens of an `InternVL` checkpoint.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +8,7 @@ use tokenizers::{NormalizedString, Normalizer};
 
 use super::stop::StopStrings;
 use super::token_table::TokenTable;
-use super::{
-    END_OF_TURN, IMAGE_CONTEXT, IMAGE_END, IMAGE_START, PromptError, TextStream, byte_level,
-    white_space,
-};
+use super::{END_OF_TURN, IMAGE_CONTEXT, IMAGE_END, IMAGE_START, PromptError, TextStream, byte_level, white_space};
 
 /// Which ids play a role outside the vocabulary: `tokens` of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,11 +112,7 @@ impl Tokenizer {
 }
 
 /// The bytes of every vocabulary entry and the text of every added token.
-fn read_table(
-    encoder: &tokenizers::Tokenizer,
-    path: &Path,
-    tokens: &TokenRoles,
-) -> Result<TokenTable, PromptError> {
+fn read_table(encoder: &tokenizers::Tokenizer, path: &Path, tokens: &TokenRoles) -> Result<TokenTable, PromptError> {
     let mut table = TokenTable::new(&tokens.skipped_in_text);
     for (id, added) in encoder.get_added_tokens_decoder() {
         table.insert_added(id, added.content);

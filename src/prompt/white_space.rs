@@ -39,8 +39,7 @@ mod tests {
         .into_iter()
         .flatten()
         .collect();
-        let found: Vec<u32> =
-            ('\0'..=char::MAX).filter(|&c| is_python_space(c)).map(u32::from).collect();
+        let found: Vec<u32> = ('\0'..=char::MAX).filter(|&c| is_python_space(c)).map(u32::from).collect();
         assert_eq!(found, expected);
     }
 

@@ -2,8 +2,8 @@
 
 The way of the data, one module a stage::
 
-    hub -> config -> layout -> checkpoint -> weights -> {vision,projector,decoder}_graph -> graph_file -> manifest
-                                        \\-> tokenizer, prompt ------------------------------------------/
+    hub -> config, layout -> checkpoint -> weights -> graph_vision, graph_projector, graph_decoder -> graph_file
+        -> tokenizer, prompt -> manifest
 
 ``package.export_package`` runs it; ``synth`` makes random checkpoints; ``verify`` checks a package against NumPy.
 """

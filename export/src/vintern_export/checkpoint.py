@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -34,7 +34,9 @@ class TensorSource:
         dtype: number format in the file.
     """
 
-    def __init__(self, file: SafetensorsFile, entry: TensorEntry, shape: tuple[int, ...], block: tuple[int, int]) -> None:
+    def __init__(
+        self, file: SafetensorsFile, entry: TensorEntry, shape: tuple[int, ...], block: tuple[int, int]
+    ) -> None:
         self._file = file
         self.shape = shape
         self.dtype: StoredDtype = entry.dtype
@@ -98,10 +100,12 @@ class Checkpoint:
             self.close()
             raise
 
-    def __enter__(self) -> Checkpoint:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,7 +136,9 @@ class Checkpoint:
                 key = current_name(self.config.layout, name)
                 if key in entries:
                     raise UnsupportedCheckpointError(
-                        f"tensor {name}", f"it twice ({entries[key][0].path.name}, {file.path.name})", "each tensor once"
+                        f"tensor {name}",
+                        f"it twice ({entries[key][0].path.name}, {file.path.name})",
+                        "each tensor once",
                     )
                 entries[key] = (file, entry)
         return entries
@@ -159,7 +165,10 @@ class Checkpoint:
             sources[logical] = TensorSource(file, entry, shape, stored.block)
         if missing:
             raise UnsupportedCheckpointError(
-                "tensors", f"no {summary(missing)}", "every tensor config.json asks for", "The download may be incomplete."
+                "tensors",
+                f"no {summary(missing)}",
+                "every tensor config.json asks for",
+                "The download may be incomplete.",
             )
         refuse_unexpected([name for name in entries if name not in used and not is_ignored(name)])
         return sources

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vintern_export import __version__
 from vintern_export.config_types import Layout
-from vintern_export.errors import ExportError, UsageError
+from vintern_export.errors import EnvironmentFailureError, ExportError, UsageError
 from vintern_export.hub import resolve_checkpoint
 from vintern_export.numbers import DTYPES, Precision
 from vintern_export.package import PROVIDERS, ExportOptions, export_package
@@ -19,6 +20,7 @@ from vintern_export.synth.shapes import SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 COMMANDS = ("export", "synth", "verify")
 EPILOG = """\
@@ -35,6 +37,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns the exit code."""
+    signal.signal(signal.SIGTERM, interrupt)
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = words.pop(0) if words and words[0] in COMMANDS else "export"
     try:
@@ -48,9 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EnvironmentFailureError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the handler's signature
+    """Ends the program the way Ctrl-C does, so that unfinished folders are removed."""
+    raise KeyboardInterrupt
 
 
 def export(words: list[str]) -> int:
@@ -61,7 +72,9 @@ def export(words: list[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder, or a hub name such as 5CD-AI/Vintern-3B-beta")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a folder, or a hub name such as 5CD-AI/Vintern-3B-beta"
+    )
     parser.add_argument("out", metavar="OUT", type=Path, help="the package folder to make")
     parser.add_argument(
         "--precision",
@@ -70,14 +83,19 @@ def export(words: list[str]) -> int:
         help="format of weights and arithmetic: fp32 for CPUs, fp16 for GPUs (default: fp32)",
     )
     parser.add_argument(
-        "--variant", choices=["fused"], default="fused", help="operators of the decoder: fused uses com.microsoft operators"
+        "--variant",
+        choices=["fused"],
+        default="fused",
+        help="operators of the decoder: fused uses com.microsoft operators",
     )
     parser.add_argument(
         "--for", dest="provider", choices=PROVIDERS, help="the execution provider meant (default: all of them)"
     )
-    parser.add_argument("--template", metavar="NAME", help=f"chat template: {', '.join(TEMPLATES)} (default: the checkpoint's)")
+    parser.add_argument(
+        "--template", metavar="NAME", help=f"chat template: {', '.join(TEMPLATES)} (default: the checkpoint's)"
+    )
     parser.add_argument("--system", metavar="TEXT", help="system message (default: the checkpoint's)")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is a model package")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     values = parser.parse_args(words)
     folder, name = resolve_checkpoint(values.checkpoint)
@@ -104,18 +122,19 @@ def synth(words: list[str]) -> int:
     parser.add_argument("shape", metavar="SHAPE", choices=list(SHAPES), help=", ".join(SHAPES))
     parser.add_argument("out", metavar="OUT", type=Path, help="the checkpoint folder to make")
     dtypes = {dtype.manifest_name: dtype for dtype in DTYPES.values()}
-    parser.add_argument("--dtype", choices=list(dtypes), default="bf16", help="number format of the weights (default: bf16)")
+    parser.add_argument(
+        "--dtype", choices=list(dtypes), default="bf16", help="number format of the weights (default: bf16)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     layouts = {"original": Layout.ORIGINAL, "transformers": Layout.TRANSFORMERS}
     parser.add_argument(
         "--layout", choices=list(layouts), default="original", help="names of keys and tensors (default: original)"
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     values = parser.parse_args(words)
     if values.seed < 0:
         raise UsageError(f"--seed: found {values.seed}; supported: 0 and above")
     layout, dtype = layouts[values.layout], dtypes[values.dtype]
-    write_checkpoint(SHAPES[values.shape], values.out, layout, dtype, values.seed, force=values.force)
+    write_checkpoint(SHAPES[values.shape], values.out, layout, dtype, values.seed)
     print(f"wrote a random {values.shape} checkpoint to {values.out}", file=sys.stderr)
     return 0
 

@@ -55,5 +55,7 @@ def refuse_quantised(fields: Fields) -> None:
     for section in (fields, *(fields.section(k) for k in ("llm_config", "text_config", "vision_config"))):
         if section.values.get("quantization_config"):
             raise section.refuse(
-                "quantization_config", "unquantised bf16, fp16 or fp32 weights", "Export the checkpoint it was made from."
+                "quantization_config",
+                "unquantised bf16, fp16 or fp32 weights",
+                "Export the checkpoint it was made from.",
             )

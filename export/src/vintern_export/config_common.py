@@ -32,10 +32,10 @@ def read_language(fields: Fields) -> LanguageConfig:
     if "head_dim" not in fields and hidden % heads:
         raise fields.refuse("num_attention_heads", f"a divisor of hidden_size = {hidden}")
     head_dim = fields.integer("head_dim", hidden // heads)
-    if head_dim % 8:
+    if head_dim % 16:
         raise fields.refuse(
             "head_dim" if "head_dim" in fields else "hidden_size",
-            f"head sizes divisible by 8 (GroupQueryAttention); this one is {head_dim}",
+            f"head sizes divisible by 16 (GroupQueryAttention with rotary embedding); this one is {head_dim}",
         )
     max_length = fields.integer("max_position_embeddings", 32768)
     refuse_sliding_window(fields, max_length)
@@ -105,7 +105,8 @@ def check_vision(fields: Fields, vision: VisionConfig, shuffle_factor: int) -> V
         raise fields.refuse("patch_size", f"a divisor of the tile side {vision.image_size}")
     if vision.grid % shuffle_factor:
         raise fields.refuse(
-            "image_size", f"tiles whose {vision.grid} patches a side can be grouped by {shuffle_factor} (downsample_ratio)"
+            "image_size",
+            f"tiles whose {vision.grid} patches a side can be grouped by {shuffle_factor} (downsample_ratio)",
         )
     return vision
 

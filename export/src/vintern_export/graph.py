@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OPSET = 21
 """LayerNormalization (17) and Gelu (20) are the newest standard operators used."""
 IR_VERSION = 10
+AttributeValue = int | float | str | list[int]
 MICROSOFT = "com.microsoft"
 ONNX_DTYPES = {
     "fp32": TensorProto.FLOAT,
@@ -78,12 +79,19 @@ class Graph:
         return name
 
     def node(
-        self, op: str, inputs: Sequence[str], output: str | Sequence[str], domain: str = "", **attributes: Any
+        self,
+        op: str,
+        inputs: Sequence[str],
+        output: str | Sequence[str],
+        domain: str = "",
+        **attributes: AttributeValue,
     ) -> str:
         """Adds a node and returns its first output."""
         outputs = [output] if isinstance(output, str) else list(output)
         name = next(text for text in outputs if text)
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, name=name, domain=domain, **attributes))
+        node = helper.make_node(op, list(inputs), outputs, name=name, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
         return name
 
     def linear(self, value: str, name: str, weight: Weight, bias: Weight | None, output: str | None = None) -> str:

@@ -26,7 +26,7 @@ def build_decoder(checkpoint: Checkpoint, precision: Precision) -> Graph:
     graph.input("seqlens_k", "int32", ["rows"])
     graph.input("total_sequence_length", "int32", [])
     graph.output("logits", "fp32", ["rows", language.vocab_size])
-    cache_shape = ["rows", language.num_key_value_heads, "capacity", language.head_dim]
+    cache_shape: list[int | str] = ["rows", language.num_key_value_heads, "capacity", language.head_dim]
     for index in range(language.num_hidden_layers):
         for part in ("key", "value"):
             graph.input(f"past_key_values.{index}.{part}", precision.value, cache_shape)
@@ -51,7 +51,11 @@ class DecoderBuilder:
         graph, layers = self.graph, self.language.num_hidden_layers
         first = self.norm_weight("language_model.model.layers.0.input_layernorm")
         normed = graph.node(
-            "SimplifiedLayerNormalization", [hidden, first], "layers.0.input", axis=-1, epsilon=self.language.rms_norm_eps
+            "SimplifiedLayerNormalization",
+            [hidden, first],
+            "layers.0.input",
+            axis=-1,
+            epsilon=self.language.rms_norm_eps,
         )
         for index in range(layers):
             prefix = f"language_model.model.layers.{index}."

@@ -125,9 +125,7 @@ class VisionLayer:
             inputs.append(projected)
         if biases and not vision.qk_normalization:
             inputs.append(graph.weight(f"{path}.qkv.bias", PlainWeight(*biases)))
-        return graph.node(
-            "MultiHeadAttention", inputs, path, domain=MICROSOFT, num_heads=vision.num_attention_heads
-        )
+        return graph.node("MultiHeadAttention", inputs, path, domain=MICROSOFT, num_heads=vision.num_attention_heads)
 
     def scaled_residual(self, hidden: str, value: str, linear: str, scale: str) -> str:
         """hidden + scale * linear(value).

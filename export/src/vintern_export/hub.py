@@ -34,17 +34,19 @@ def download(repository: str) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow to import, needed for hub names only
     from huggingface_hub.errors import (  # noqa: PLC0415
         GatedRepoError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
     try:
         return Path(snapshot_download(repository, allow_patterns=PATTERNS))
     except GatedRepoError as error:
-        raise UsageError(f"{repository} is gated", "Accept its terms on the hub and log in with `hf auth login`.") from error
+        raise UsageError(
+            f"{repository} is gated", "Accept its terms on the hub and log in with `hf auth login`."
+        ) from error
     except RepositoryNotFoundError as error:
         raise UsageError(f"no folder and no hub repository named {repository}") from error
-    except (LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # each version of the client has transport errors of its own library
         raise EnvironmentFailureError(
-            f"cannot download {repository}: {str(error).splitlines()[0]}", "Check the connection, or give a local folder."
+            f"cannot download {repository}: {error or type(error).__name__}",
+            "Check the connection, or give a local folder.",
         ) from error

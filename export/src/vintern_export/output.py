@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
 
 from vintern_export.errors import EnvironmentFailureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
     from vintern_export.numbers import RawArray
 
-Progress = Callable[[int], None] if TYPE_CHECKING else object
+Progress = Callable[[int], None]
 """Called with the number of bytes just written."""
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -49,15 +51,17 @@ class HashedFile:
         self._progress = progress
         self.size = 0
 
-    def __enter__(self) -> HashedFile:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def write(self, data: bytes | RawArray) -> None:
         """Appends bytes, or the bytes of a C-contiguous array."""
-        view = memoryview(data).cast("B") if isinstance(data, bytes) else memoryview(data.reshape(-1)).cast("B")
+        view = memoryview(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data)
         self._hash.update(view)
         done = 0
         try:

@@ -67,8 +67,9 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
     Raises:
         ExportError: see the subclasses; nothing is left behind.
     """
-    with Checkpoint(folder) as checkpoint, staged_folder(out, force=options.force) as staging:
-        for line in checkpoint.warnings:
+    replaces = MANIFEST_NAME if options.force else None
+    with Checkpoint(folder) as checkpoint, staged_folder(out, replaces=replaces) as staging:
+        for line in [*checkpoint.warnings, *option_warnings(options)]:
             warn(line)
         prompt = resolve_prompt(folder, checkpoint.config, options.template, options.system)
         rows = checkpoint.config.language.vocab_size
@@ -87,6 +88,13 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             checkpoint, source, prompt, (tokenizer, tokenizer_file), (table.dtype, table_file), variants
         )
         write_file(staging / MANIFEST_NAME, manifest_bytes(manifest))
+
+
+def option_warnings(options: ExportOptions) -> list[str]:
+    """What the user should know about a choice of options."""
+    if options.precision is Precision.FP16 and options.providers == ("cpu",):
+        return ["the CPU provider computes float16 graphs through float32: smaller files, but not faster than fp32"]
+    return []
 
 
 def write_variant(graph: Graph, folder: Path, options: ExportOptions, progress: Progress) -> dict[str, Any]:

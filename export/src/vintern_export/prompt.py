@@ -87,9 +87,9 @@ def conversation_message(script: Path, template: str) -> str | None:
             script.name, f"text that does not parse ({error})", "Python source", "Give the message with --system."
         ) from error
     message: str | None = None
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for call in registrations(tree):
         keywords = {word.arg: word.value for word in call.keywords if word.arg}
-        if called_name(call) != "Conversation" or literal(keywords.get("name")) != template:
+        if literal(keywords.get("name")) != template:
             continue
         if "system_message" not in keywords:
             message = ""
@@ -102,6 +102,16 @@ def conversation_message(script: Path, template: str) -> str | None:
             )  # fmt: skip
         message = value
     return message
+
+
+def registrations(tree: ast.AST) -> list[ast.Call]:
+    """The ``Conversation(...)`` calls that are arguments of ``register_conv_template``, in the order of the file."""
+    found = []
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and called_name(call) == "register_conv_template":
+            arguments = [*call.args, *(word.value for word in call.keywords)]
+            found += [a for a in arguments if isinstance(a, ast.Call) and called_name(a) == "Conversation"]
+    return sorted(found, key=lambda call: call.lineno)
 
 
 def called_name(call: ast.Call) -> str | None:

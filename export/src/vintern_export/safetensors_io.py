@@ -10,7 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -52,10 +52,12 @@ class SafetensorsFile:
             os.close(self._descriptor)
             raise
 
-    def __enter__(self) -> SafetensorsFile:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -93,7 +95,7 @@ class SafetensorsFile:
 
     def read_into(self, buffer: RawArray, offset: int) -> None:
         """Fills a C-contiguous ``buffer`` with the file's bytes from ``offset`` on."""
-        view = memoryview(buffer.reshape(-1).view(np.uint8))
+        view = memoryview(buffer.reshape(-1).view(np.uint8).data)
         done = 0
         while done < len(view):
             count = os.preadv(self._descriptor, [view[done : done + READ_BLOCK_BYTES]], offset + done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vintern_export.errors import EnvironmentFailureError, UsageError
@@ -12,22 +13,26 @@ from vintern_export.output import disk_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SPACE_MARGIN_BYTES = 16 << 20
 
 
 @contextmanager
-def staged_folder(target: Path, *, force: bool) -> Iterator[Path]:
+def staged_folder(target: Path, *, replaces: str | None = None) -> Iterator[Path]:
     """Yields an empty sibling folder that becomes ``target`` when the block ends without an error.
 
     On any error, an interrupt included, the sibling is removed and ``target`` stays as it was.
 
+    Args:
+        target: the folder to make. An empty one may exist already.
+        replaces: a folder with files may be replaced if it holds a file of this name.
+
     Raises:
-        UsageError: ``target`` exists and ``force`` is not given, or is not a folder.
+        UsageError: ``target`` exists and may not be replaced.
         EnvironmentFailureError: the folders cannot be made or renamed.
     """
-    check_target(target, force=force)
+    target = Path(os.path.normpath(target.absolute()))
+    check_target(target, replaces)
     staging = target.parent / f".{target.name}.partial-{os.getpid()}"
     old = target.parent / f".{target.name}.replaced-{os.getpid()}"
     try:
@@ -48,12 +53,18 @@ def staged_folder(target: Path, *, force: bool) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def check_target(target: Path, *, force: bool) -> None:
-    """Refuses an existing target without ``force``, and one that is no folder at all."""
+def check_target(target: Path, replaces: str | None) -> None:
+    """Refuses a target that exists, unless it is an empty folder or one that may be replaced."""
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UsageError(f"{target} exists and is not a folder")
-    if target.exists() and not force and any(target.iterdir()):
-        raise UsageError(f"{target} exists already", "Choose another folder, or replace this one with --force.")
+    if not target.exists() or not any(target.iterdir()):
+        return
+    if replaces is None:
+        raise UsageError(f"{target} exists already", "Choose another folder, or remove this one.")
+    if not (target / replaces).is_file():
+        raise UsageError(
+            f"{target} holds files but no {replaces}", "Only a model package is replaced; remove it yourself."
+        )
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -65,5 +76,5 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPACE_MARGIN_BYTES:
         raise EnvironmentFailureError(
-            f"not enough space in {folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
+            f"not enough space in {folder.parent}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
         )

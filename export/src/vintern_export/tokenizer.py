@@ -69,14 +69,13 @@ def export_tokenizer(folder: Path, embedding_rows: int, image_token_id: int | No
     config = optional_object(folder / "tokenizer_config.json")
     added = declared_tokens(folder, config)
     source = folder / "tokenizer.json"
-    if source.is_file():
-        text = complete_tokenizer_json(source, added)
-    else:
-        text = build_tokenizer_json(folder, added)
+    text = complete_tokenizer_json(source, added) if source.is_file() else build_tokenizer_json(folder, added)
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the binding raises bare Exception
-        raise UnsupportedCheckpointError("tokenizer.json", f"something that does not load ({error})", "a Qwen2 BPE") from error
+        raise UnsupportedCheckpointError(
+            "tokenizer.json", f"something that does not load ({error})", "a Qwen2 BPE"
+        ) from error
     ids = special_ids(tokenizer, folder, config)
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= embedding_rows:
@@ -130,7 +129,9 @@ def declared_tokens(folder: Path, config: dict[str, Any]) -> AddedTokens:
             tokens[content] = {"id": int(identifier), "content": content, **flags, "special": content in special}
         elif tokens[content]["id"] != identifier:
             raise UnsupportedCheckpointError(
-                f"added_tokens.json {content}", str(identifier), f"{tokens[content]['id']}, as tokenizer_config.json says"
+                f"added_tokens.json {content}",
+                str(identifier),
+                f"{tokens[content]['id']}, as tokenizer_config.json says",
             )
     return dict(sorted(tokens.items(), key=lambda item: int(item[1]["id"])))
 
@@ -167,7 +168,9 @@ def build_tokenizer_json(folder: Path, added: AddedTokens) -> str:
     """A ``tokenizer.json`` from ``vocab.json`` and ``merges.txt``: NFC, Qwen2's pre-tokenizer, byte-level BPE."""
     vocabulary_path, merges_path = folder / "vocab.json", folder / "merges.txt"
     if not vocabulary_path.is_file() or not merges_path.is_file():
-        raise UnsupportedCheckpointError("tokenizer", f"none in {folder}", "tokenizer.json, or vocab.json and merges.txt")
+        raise UnsupportedCheckpointError(
+            "tokenizer", f"none in {folder}", "tokenizer.json, or vocab.json and merges.txt"
+        )
     vocabulary = read_json_object(vocabulary_path)
     lines = merges_path.read_text(encoding="utf-8").split("\n")
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
@@ -219,7 +222,7 @@ def special_ids(tokenizer: Tokenizer, folder: Path, config: dict[str, Any]) -> S
         return int(identifier)
 
     contents = special_contents(folder, config)
-    skipped = {tokenizer.token_to_id(content) for content in contents} - {None}
+    skipped = {identifier for c in contents if (identifier := tokenizer.token_to_id(c)) is not None}
     pad = token_content(config.get("pad_token", NAMED_SPECIAL_TOKENS["pad_token"])) or "<|endoftext|>"
     return SpecialIds(
         eos=required("<|im_end|>"),

@@ -115,7 +115,7 @@ class LinearWeight:
 
 def transpose_into(out: FloatArray, raw: RawArray, dtype: StoredDtype) -> None:
     """Writes the float32 transpose of ``raw`` [rows, columns] into ``out`` [columns, rows], tile by tile."""
-    target = out.view(np.uint32) if dtype is BF16 else out
+    target: RawArray = out.view(np.uint32) if dtype is BF16 else out
     for column in range(0, raw.shape[1], TILE_COLUMNS):
         for row in range(0, raw.shape[0], TILE_ROWS):
             tile = raw[row : row + TILE_ROWS, column : column + TILE_COLUMNS]

@@ -17,11 +17,7 @@ fn settings(num_beams: usize, max_new_tokens: usize, returned: usize) -> Generat
         repetition_penalty: 1.0,
         no_repeat_ngram_size: 0,
         num_return_sequences: returned,
-        strategy: Strategy::Beam(BeamSearch {
-            num_beams,
-            length_penalty: 1.0,
-            early_stopping,
-        }),
+        strategy: Strategy::Beam(BeamSearch { num_beams, length_penalty: 1.0, early_stopping }),
     }
 }
 
@@ -31,17 +27,11 @@ fn begin(settings: &GenerationSettings) -> Box<dyn Search> {
 
 /// Feeds rows of probabilities.
 fn feed<const N: usize>(search: &mut dyn Search, probabilities: &[[f32; N]]) -> Advance {
-    search
-        .advance(arr2(probabilities).mapv(f32::ln).view())
-        .unwrap()
+    search.advance(arr2(probabilities).mapv(f32::ln).view()).unwrap()
 }
 
 fn next(rows: &[(usize, TokenId)]) -> Advance {
-    Advance::Continue(
-        rows.iter()
-            .map(|&(parent, token)| NextRow { parent, token })
-            .collect(),
-    )
+    Advance::Continue(rows.iter().map(|&(parent, token)| NextRow { parent, token }).collect())
 }
 
 fn close(found: Option<f32>, expected: f64) -> bool {
@@ -51,37 +41,19 @@ fn close(found: Option<f32>, expected: f64) -> bool {
 #[test]
 fn two_beams_by_hand() {
     let mut search = begin(&settings(2, 3, 2));
-    assert_eq!(
-        feed(search.as_mut(), &[[0.5, 0.4, 0.1]]),
-        next(&[(0, A), (0, B)])
-    );
+    assert_eq!(feed(search.as_mut(), &[[0.5, 0.4, 0.1]]), next(&[(0, A), (0, B)]));
     // Sums: A-eos .35, BA .24, BB .12, AB .10, AA .05, B-eos .04.
     let advance = feed(search.as_mut(), &[[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]);
     assert_eq!(advance, next(&[(1, A), (1, B)]));
     // BA-eos .216, then BAA, BAB .012; BB has nothing to add.
-    assert_eq!(
-        feed(search.as_mut(), &[[0.05, 0.05, 0.9], [0.01, 0.01, 0.98]]),
-        Advance::Finished
-    );
+    assert_eq!(feed(search.as_mut(), &[[0.05, 0.05, 0.9], [0.01, 0.01, 0.98]]), Advance::Finished);
     let results = search.results();
     // ln(.216) / 3 beats ln(.35) / 2.
     assert_eq!(results[0].tokens, [B, A, EOS]);
     assert_eq!(results[1].tokens, [A, EOS]);
-    assert!(
-        close(results[0].score, 0.216_f64.ln() / 3.0),
-        "{:?}",
-        results[0]
-    );
-    assert!(
-        close(results[1].score, 0.35_f64.ln() / 2.0),
-        "{:?}",
-        results[1]
-    );
-    assert!(
-        results
-            .iter()
-            .all(|result| result.finish == FinishReason::Eos)
-    );
+    assert!(close(results[0].score, 0.216_f64.ln() / 3.0), "{:?}", results[0]);
+    assert!(close(results[1].score, 0.35_f64.ln() / 2.0), "{:?}", results[1]);
+    assert!(results.iter().all(|result| result.finish == FinishReason::Eos));
     assert_eq!(search.settled(), [B, A, EOS]);
     let again = search.advance(arr2(&[[0.0; 3]; 2]).view()).unwrap_err();
     assert_eq!(again, SearchError::Finished);
@@ -91,19 +63,10 @@ fn two_beams_by_hand() {
 fn the_length_limit_ends_the_running_beams() {
     let mut search = begin(&settings(2, 2, 2));
     feed(search.as_mut(), &[[0.5, 0.4, 0.1]]);
-    assert_eq!(
-        feed(search.as_mut(), &[[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]]),
-        Advance::Finished
-    );
+    assert_eq!(feed(search.as_mut(), &[[0.7, 0.2, 0.1], [0.6, 0.3, 0.1]]), Advance::Finished);
     let results = search.results();
-    assert_eq!(
-        (&results[0].tokens[..], results[0].finish),
-        (&[A, A][..], FinishReason::Length)
-    );
-    assert_eq!(
-        (&results[1].tokens[..], results[1].finish),
-        (&[B, A][..], FinishReason::Length)
-    );
+    assert_eq!((&results[0].tokens[..], results[0].finish), (&[A, A][..], FinishReason::Length));
+    assert_eq!((&results[1].tokens[..], results[1].finish), (&[B, A][..], FinishReason::Length));
     assert!(close(results[1].score, 0.24_f64.ln() / 2.0));
 }
 
@@ -116,31 +79,17 @@ fn eos_behind_the_first_candidates_is_ignored() {
     let advance = feed(search.as_mut(), &p);
     assert_eq!(advance, next(&[(0, A), (1, A)]));
     feed(search.as_mut(), &[[0.3, 0.3, 0.4], [0.3, 0.3, 0.4]]);
-    assert!(
-        search
-            .results()
-            .iter()
-            .all(|result| result.tokens != [B, EOS])
-    );
+    assert!(search.results().iter().all(|result| result.tokens != [B, EOS]));
 }
 
 #[test]
 fn penalties_apply_to_log_probabilities_and_are_not_normalised() {
-    let mut search = begin(&GenerationSettings {
-        repetition_penalty: 2.0,
-        ..settings(2, 2, 2)
-    });
+    let mut search = begin(&GenerationSettings { repetition_penalty: 2.0, ..settings(2, 2, 2) });
     feed(search.as_mut(), &[[0.6, 0.3, 0.1]]);
     // AA: .6 * .9^2 = .486; BA: .3 * .8 = .24.
-    assert_eq!(
-        feed(search.as_mut(), &[[0.9, 0.05, 0.05], [0.8, 0.1, 0.1]]),
-        Advance::Finished
-    );
+    assert_eq!(feed(search.as_mut(), &[[0.9, 0.05, 0.05], [0.8, 0.1, 0.1]]), Advance::Finished);
     let results = search.results();
-    assert_eq!(
-        (&results[0].tokens[..], &results[1].tokens[..]),
-        (&[A, A][..], &[B, A][..])
-    );
+    assert_eq!((&results[0].tokens[..], &results[1].tokens[..]), (&[A, A][..], &[B, A][..]));
     assert!(close(results[0].score, 0.486_f64.ln() / 2.0));
     assert!(close(results[1].score, 0.24_f64.ln() / 2.0));
 }
@@ -160,37 +109,20 @@ fn more_beams_than_the_first_step_offers() {
 #[test]
 fn forbidden_tokens_rank_below_unreachable_beams() {
     // Eos is forbidden at first: it must not fill the place of a candidate at -1e9.
-    let mut search = begin(&GenerationSettings {
-        min_new_tokens: 1,
-        ..settings(3, 4, 1)
-    });
-    assert_eq!(
-        feed(search.as_mut(), &[[0.2, 0.1, 0.7]]),
-        next(&[(0, A), (0, B), (0, A)])
-    );
+    let mut search = begin(&GenerationSettings { min_new_tokens: 1, ..settings(3, 4, 1) });
+    assert_eq!(feed(search.as_mut(), &[[0.2, 0.1, 0.7]]), next(&[(0, A), (0, B), (0, A)]));
 }
 
 #[test]
 fn a_search_in_which_everything_is_forbidden_still_ends() {
-    let all = GenerationSettings {
-        min_new_tokens: 9,
-        no_repeat_ngram_size: 1,
-        ..settings(2, 4, 2)
-    };
+    let all = GenerationSettings { min_new_tokens: 9, no_repeat_ngram_size: 1, ..settings(2, 4, 2) };
     let mut search = begin(&all);
     feed(search.as_mut(), &[[0.4, 0.4, 0.2]]);
     feed(search.as_mut(), &[[0.4, 0.4, 0.2]; 2]);
     // Nothing above -inf remains: the lowest indices go on, as in a stable sort.
-    assert_eq!(
-        feed(search.as_mut(), &[[0.4, 0.4, 0.2]; 2]),
-        next(&[(0, A), (0, B)])
-    );
+    assert_eq!(feed(search.as_mut(), &[[0.4, 0.4, 0.2]; 2]), next(&[(0, A), (0, B)]));
     let results = search.results();
-    assert!(
-        results
-            .iter()
-            .all(|result| result.score == Some(f32::NEG_INFINITY))
-    );
+    assert!(results.iter().all(|result| result.score == Some(f32::NEG_INFINITY)));
 }
 
 #[test]
@@ -198,29 +130,15 @@ fn cancelled_results_rank_finished_and_running_sequences() {
     let mut search = begin(&settings(2, 5, 2));
     let nothing = search.results();
     assert_eq!(nothing.len(), 2);
-    assert!(
-        nothing
-            .iter()
-            .all(|result| result.tokens.is_empty() && result.score.is_none())
-    );
+    assert!(nothing.iter().all(|result| result.tokens.is_empty() && result.score.is_none()));
     feed(search.as_mut(), &[[0.5, 0.4, 0.1]]);
     feed(search.as_mut(), &[[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]]);
     let results = search.results();
-    assert_eq!(
-        (&results[0].tokens[..], &results[1].tokens[..]),
-        (&[A, EOS][..], &[B, A][..])
-    );
+    assert_eq!((&results[0].tokens[..], &results[1].tokens[..]), (&[A, EOS][..], &[B, A][..]));
     assert!(close(results[1].score, 0.24_f64.ln() / 2.0));
-    assert!(
-        results
-            .iter()
-            .all(|result| result.finish == FinishReason::Cancelled)
-    );
+    assert!(results.iter().all(|result| result.finish == FinishReason::Cancelled));
     // Asking does not end anything.
-    assert!(matches!(
-        feed(search.as_mut(), &[[0.3, 0.4, 0.3]; 2]),
-        Advance::Continue(_)
-    ));
+    assert!(matches!(feed(search.as_mut(), &[[0.3, 0.4, 0.3]; 2]), Advance::Continue(_)));
 }
 
 #[test]
@@ -228,26 +146,10 @@ fn unusable_logits_leave_the_search_as_it_was() {
     let mut search = begin(&settings(2, 5, 1));
     feed(search.as_mut(), &[[0.5, 0.4, 0.1]]);
     let before = search.results();
-    let error = search
-        .advance(arr2(&[[0.0; 3], [0.0, f32::NAN, 0.0]]).view())
-        .unwrap_err();
-    assert_eq!(
-        error,
-        SearchError::InvalidLogits {
-            row: 1,
-            invalid: 1,
-            vocab: 3
-        }
-    );
+    let error = search.advance(arr2(&[[0.0; 3], [0.0, f32::NAN, 0.0]]).view()).unwrap_err();
+    assert_eq!(error, SearchError::InvalidLogits { row: 1, invalid: 1, vocab: 3 });
     let error = search.advance(Array2::zeros((2, 4)).view()).unwrap_err();
-    assert!(matches!(
-        error,
-        SearchError::Shape {
-            rows: 2,
-            vocab: Some(3),
-            ..
-        }
-    ));
+    assert!(matches!(error, SearchError::Shape { rows: 2, vocab: Some(3), .. }));
     let error = search.advance(Array2::zeros((1, 3)).view()).unwrap_err();
     assert!(matches!(error, SearchError::Shape { found_rows: 1, .. }));
     assert_eq!((search.results(), search.generated()), (before, 1));
@@ -264,10 +166,7 @@ impl<F: Fn(&[TokenId]) -> bool + Send> StopRule for Rule<F> {
     }
 }
 
-fn begin_with(
-    settings: &GenerationSettings,
-    rule: impl Fn(&[TokenId]) -> bool + Send + 'static,
-) -> Box<dyn Search> {
+fn begin_with(settings: &GenerationSettings, rule: impl Fn(&[TokenId]) -> bool + Send + 'static) -> Box<dyn Search> {
     start(settings, EOS, Some(Box::new(Rule(rule)))).unwrap()
 }
 
@@ -280,23 +179,15 @@ fn a_stopped_candidate_is_a_hypothesis_with_its_token() {
     assert_eq!(advance, next(&[(1, A), (1, B)]));
     feed(search.as_mut(), &[[0.4, 0.3, 0.3]; 2]);
     let best = &search.results()[0];
-    assert_eq!(
-        (&best.tokens[..], best.finish),
-        (&[A, B][..], FinishReason::StopRule)
-    );
+    assert_eq!((&best.tokens[..], best.finish), (&[A, B][..], FinishReason::StopRule));
     assert!(close(best.score, 0.4_f64.ln() / 2.0));
 }
 
 #[test]
 fn the_walk_goes_on_when_the_rule_ends_too_many_candidates() {
     // Tokens 3 to 8 stop and lead; the next beams are ranks 6 and 7, beyond the first 2B = 4.
-    let mut search = begin_with(&settings(2, 3, 2), |tokens| {
-        tokens.iter().any(|&token| token >= 3)
-    });
-    let advance = feed(
-        search.as_mut(),
-        &[[0.02, 0.01, 0.0, 0.3, 0.2, 0.15, 0.12, 0.11, 0.09]],
-    );
+    let mut search = begin_with(&settings(2, 3, 2), |tokens| tokens.iter().any(|&token| token >= 3));
+    let advance = feed(search.as_mut(), &[[0.02, 0.01, 0.0, 0.3, 0.2, 0.15, 0.12, 0.11, 0.09]]);
     // Two hypotheses and no better candidate left at this length would end it; the first is
     // better than both.
     assert_eq!(advance, next(&[(0, A), (0, B)]));
@@ -304,30 +195,13 @@ fn the_walk_goes_on_when_the_rule_ends_too_many_candidates() {
 
 #[test]
 fn a_rule_that_stops_everything_ends_the_search() {
-    for early_stopping in [
-        EarlyStopping::True,
-        EarlyStopping::False,
-        EarlyStopping::Never,
-    ] {
-        let beam = BeamSearch {
-            num_beams: 3,
-            length_penalty: 1.0,
-            early_stopping,
-        };
-        let mut search = begin_with(
-            &GenerationSettings {
-                strategy: Strategy::Beam(beam),
-                ..settings(3, 9, 3)
-            },
-            |_| true,
-        );
+    for early_stopping in [EarlyStopping::True, EarlyStopping::False, EarlyStopping::Never] {
+        let beam = BeamSearch { num_beams: 3, length_penalty: 1.0, early_stopping };
+        let mut search =
+            begin_with(&GenerationSettings { strategy: Strategy::Beam(beam), ..settings(3, 9, 3) }, |_| true);
         let wide = Array2::from_shape_fn((1, 5000), |(_, token)| -(token as f32) * 0.01);
         assert_eq!(search.advance(wide.view()).unwrap(), Advance::Finished);
-        let tokens: Vec<_> = search
-            .results()
-            .into_iter()
-            .map(|result| result.tokens)
-            .collect();
+        let tokens: Vec<_> = search.results().into_iter().map(|result| result.tokens).collect();
         // Eos, at rank 2, is among the best three.
         assert_eq!(tokens, [vec![0], vec![1], vec![2]]);
     }
@@ -362,8 +236,5 @@ fn one_beam_is_greedy_search() {
     feed(search.as_mut(), &[[0.5, 0.4, 0.1]]);
     feed(search.as_mut(), &[[0.1, 0.2, 0.7]]);
     let results = search.results();
-    assert_eq!(
-        (&results[0].tokens[..], results[0].score),
-        (&[A, EOS][..], None)
-    );
+    assert_eq!((&results[0].tokens[..], results[0].score), (&[A, EOS][..], None));
 }

@@ -206,9 +206,8 @@ impl CachedGraph for OnnxCachedGraph {
         for buffer in &mut self.buffers {
             let data = buffer.data_ptr_mut().cast::<u8>();
             for head in 0..self.layout.heads {
-                let offset = |row: usize| {
-                    ((row * self.layout.heads + head) * self.capacity + positions.start) * vector_bytes
-                };
+                let offset =
+                    |row: usize| ((row * self.layout.heads + head) * self.capacity + positions.start) * vector_bytes;
                 // SAFETY: both rows and the positions were checked above; two rows do not overlap. The buffer is in
                 // host memory, as `allocate` asks for.
                 unsafe {

@@ -1,6 +1,7 @@
 //! Finding libonnxruntime and loading it once per process.
 
 use std::ffi::CStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,8 +24,30 @@ pub struct LibraryOptions {
     pub path: Option<PathBuf>,
     /// Threads of the pool that all graphs share; the number of cores when absent.
     pub threads: Option<usize>,
-    /// Print the runtime's own log to stderr.
-    pub verbose: bool,
+    /// What of the runtime's own log goes to stderr.
+    pub log: RuntimeLog,
+}
+
+/// What of ONNX Runtime's own log goes to stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuntimeLog {
+    /// Nothing: what matters of a failure is in the error.
+    #[default]
+    Nothing,
+    /// Warnings and errors.
+    Warnings,
+    /// Everything, allocations included.
+    Everything,
+}
+
+impl RuntimeLog {
+    fn shows(self, level: LogLevel) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Warnings => level >= LogLevel::Warning,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// A loaded ONNX Runtime.
@@ -89,23 +112,23 @@ fn load_from(path: PathBuf, options: &LibraryOptions) -> Result<Library, GraphEr
     let load_failed = |message: String| GraphError::LibraryLoad { path: path.clone(), message };
     let failed = |error: ort::Error| load_failed(error.message().to_owned());
     let builder = ort::init_from(&path).map_err(|error| load_failed(error.to_string()))?;
-    let threads = options
-        .threads
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let pool = GlobalThreadPoolOptions::default().with_intra_threads(threads).map_err(failed)?;
-    let verbose = options.verbose;
+    let log = options.log;
     let environment = builder
         .with_name("vintern")
         .with_telemetry(false)
         .with_global_thread_pool(pool)
         .with_logger(std::sync::Arc::new(move |level: LogLevel, _: &str, _: &str, _: &str, message: &str| {
-            if verbose {
-                eprintln!("onnxruntime {level:?}: {message}");
+            if log.shows(level) {
+                // That nobody reads the log is no reason to fail.
+                let _ = writeln!(std::io::stderr().lock(), "onnxruntime {level:?}: {message}");
             }
         }))
         .build()
         .map_err(failed)?;
-    Ok(Library { environment, version, path })
+    Ok(Library { environment, path, version })
 }
 
 /// Opens the library and asks for its version before the binding does, which would panic on some of what can be wrong.
@@ -114,13 +137,13 @@ fn probe(path: &Path) -> Result<String, GraphError> {
     // initialisers are sound.
     let library = unsafe { libloading::Library::new(path) }.map_err(|error| {
         let message = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        // The loader puts the path first, as the error does.
+        let message = message.trim_start_matches(&format!("{}: ", path.display())).to_owned();
         GraphError::LibraryLoad { path: path.to_path_buf(), message }
     })?;
     // SAFETY: a symbol of this name has this signature in every release of ONNX Runtime.
-    let api_base = unsafe {
-        library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase\0")
-    }
-    .map_err(|_| GraphError::NotOnnxRuntime { path: path.to_path_buf() })?;
+    let api_base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase\0") }
+        .map_err(|_| GraphError::NotOnnxRuntime { path: path.to_path_buf() })?;
     // SAFETY: the function takes nothing and returns a pointer to a static table, whose version string is static and
     // NUL-terminated; both are checked for null before use.
     let version = unsafe {
@@ -132,11 +155,9 @@ fn probe(path: &Path) -> Result<String, GraphError> {
     let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(1), Some(minor)) if minor >= MINIMUM_MINOR_VERSION => Ok(version),
-        _ => Err(GraphError::LibraryTooOld {
-            path: path.to_path_buf(),
-            found: version,
-            minimum: MINIMUM_MINOR_VERSION,
-        }),
+        _ => {
+            Err(GraphError::LibraryTooOld { path: path.to_path_buf(), found: version, minimum: MINIMUM_MINOR_VERSION })
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Graphs on ONNX Runtime.
 
+#![expect(clippy::borrow_as_ptr, reason = "out-parameters of the C interface")]
+
 mod cached;
 mod library;
 mod session;
 
 pub use cached::{CacheDtype, CacheLayout, OnnxCachedGraph};
-pub use library::{LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, locate};
+pub use library::{LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, RuntimeLog, locate};
 pub use session::{GraphSource, OnnxGraph};

@@ -101,9 +101,9 @@ impl Graph for OnnxGraph {
 fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<Session, GraphError> {
     let failed = |error: &str| load_error(source, error);
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
+    let builder = builder.with_log_level(LogLevel::Error).map_err(|error| failed(error.message()))?;
     let builder = builder
-        .with_log_level(LogLevel::Error)
-        .and_then(|builder| builder.with_config_entry("session.record_ep_graph_assignment_info", "1"))
+        .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
     let mut builder = source.providers.register(builder).map_err(|error| failed(error.message()))?;
     builder.commit_from_file(&source.file).map_err(|error| failed(error.message()))
@@ -134,10 +134,9 @@ fn out_of_memory(message: &str, what: impl FnOnce() -> String) -> Option<GraphEr
 
 fn check_outlets(session: &Session, source: &GraphSource<'_>) -> Result<(), GraphError> {
     let mismatch = |difference| GraphError::Mismatch { file: source.file.clone(), difference };
-    for (kind, stated, found) in [
-        ("input", &source.variant.inputs, session.inputs()),
-        ("output", &source.variant.outputs, session.outputs()),
-    ] {
+    for (kind, stated, found) in
+        [("input", &source.variant.inputs, session.inputs()), ("output", &source.variant.outputs, session.outputs())]
+    {
         if stated.len() != found.len() {
             return Err(mismatch(format!("{} {kind}s instead of {}", found.len(), stated.len())));
         }

@@ -31,20 +31,13 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
         let layout = Layout::of(bytes, &header)?;
         let width = header.width as usize * header.bits as usize / 8;
         let rows = header.rows(bytes)?;
-        let pixels = rows
-            .flat_map(|row| row[..width].chunks_exact(layout.bytes()))
-            .map(|pixel| layout.read(pixel));
+        let pixels = rows.flat_map(|row| row[..width].chunks_exact(layout.bytes())).map(|pixel| layout.read(pixel));
         (header.collect(pixels), layout.mode())
     };
     if !header.top_down {
         image::imageops::flip_vertical_in_place(&mut rgb);
     }
-    Ok(Pixels {
-        rgb,
-        mode,
-        orientation_tag: 1,
-        exact: true,
-    })
+    Ok(Pixels { rgb, mode, orientation_tag: 1, exact: true })
 }
 
 struct Header {
@@ -68,17 +61,9 @@ impl Header {
             return Err(unsupported(format!("header of {size} bytes")));
         }
         let (width, height, bits) = if core {
-            (
-                u32::from(u16_at(bytes, 18)?),
-                u32::from(u16_at(bytes, 20)?).cast_signed(),
-                u16_at(bytes, 24)?,
-            )
+            (u32::from(u16_at(bytes, 18)?), u32::from(u16_at(bytes, 20)?).cast_signed(), u16_at(bytes, 24)?)
         } else {
-            (
-                u32_at(bytes, 18)?,
-                u32_at(bytes, 22)?.cast_signed(),
-                u16_at(bytes, 28)?,
-            )
+            (u32_at(bytes, 18)?, u32_at(bytes, 22)?.cast_signed(), u16_at(bytes, 28)?)
         };
         let compression = match if core { 0 } else { u32_at(bytes, 30)? } {
             0 => Compression::Raw,
@@ -92,9 +77,7 @@ impl Header {
         }
         let rle = matches!(compression, Compression::Rle8 | Compression::Rle4);
         if rle && bits > 8 || compression == Compression::Bitfields && bits < 16 {
-            return Err(unsupported(format!(
-                "this compression at {bits} bits a pixel"
-            )));
+            return Err(unsupported(format!("this compression at {bits} bits a pixel")));
         }
         let colors = match if core { 0 } else { u32_at(bytes, 46)? } {
             0 => 1u32.checked_shl(u32::from(bits)).unwrap_or(0),
@@ -104,17 +87,9 @@ impl Header {
         let table = 14 + size as usize;
         if data == 0 {
             // No offset: the pixels follow the masks or the palette.
-            let masks = if compression == Compression::Bitfields && size == 40 {
-                12
-            } else {
-                0
-            };
+            let masks = if compression == Compression::Bitfields && size == 40 { 12 } else { 0 };
             let entry = if core { 3 } else { 4 };
-            let palette = if bits <= 8 {
-                colors as usize * entry
-            } else {
-                0
-            };
+            let palette = if bits <= 8 { colors as usize * entry } else { 0 };
             data = table + masks + palette;
         } else if data == table && bits <= 8 {
             // The offset points at the palette; Pillow steps over it by entries of four bytes.
@@ -163,18 +138,14 @@ impl Palette {
         }
         let entry = if header.size == 12 { 3 } else { 4 };
         let table = bytes.get(14 + header.size as usize..).unwrap_or_default();
-        let colors: Vec<[u8; 3]> = table
-            .chunks_exact(entry)
-            .take(header.colors as usize)
-            .map(|bgr| [bgr[2], bgr[1], bgr[0]])
-            .collect();
+        let colors: Vec<[u8; 3]> =
+            table.chunks_exact(entry).take(header.colors as usize).map(|bgr| [bgr[2], bgr[1], bgr[0]]).collect();
         let last = if header.colors == 2 { 255 } else { 1 };
         let gray = colors.len() == header.colors as usize
-            && colors.iter().enumerate().all(|(index, color)| {
-                color
-                    .iter()
-                    .all(|&value| usize::from(value) == index * last)
-            });
+            && colors
+                .iter()
+                .enumerate()
+                .all(|(index, color)| color.iter().all(|&value| usize::from(value) == index * last));
         Ok(Self { colors, gray })
     }
 
@@ -230,10 +201,11 @@ fn unpack_rle(bytes: &[u8], header: &Header) -> Result<Vec<u8>, ImageError> {
             }
             (0, 1) => break,
             (0, 2) => {
-                let Some(&[right, up]) = bytes.get(at..at + 2) else {
+                // Pillow reads the two offsets twice and uses the second pair.
+                let Some(&[right, up]) = bytes.get(at + 2..at + 4) else {
                     break;
                 };
-                at += 2;
+                at += 4;
                 let skipped = usize::from(right) + usize::from(up) * width;
                 indices.resize((indices.len() + skipped).min(wanted), 0);
                 x = indices.len() % width;
@@ -258,11 +230,7 @@ fn unpack_rle(bytes: &[u8], header: &Header) -> Result<Vec<u8>, ImageError> {
             (count, value) => {
                 // A run stops at the end of the row.
                 let count = usize::from(count).min(width.saturating_sub(x));
-                let pair = if four {
-                    [value >> 4, value & 15]
-                } else {
-                    [value; 2]
-                };
+                let pair = if four { [value >> 4, value & 15] } else { [value; 2] };
                 indices.extend((0..count).map(|index| pair[index % 2]));
                 x += count;
             }
@@ -278,22 +246,14 @@ fn unpack_rle(bytes: &[u8], header: &Header) -> Result<Vec<u8>, ImageError> {
 /// Where the channels of a 16, 24 or 32-bit pixel are.
 enum Layout {
     /// Byte positions of red, green and blue among `bytes` bytes, and whether one is alpha.
-    Bytes {
-        bytes: usize,
-        rgb: [usize; 3],
-        alpha: bool,
-    },
+    Bytes { bytes: usize, rgb: [usize; 3], alpha: bool },
     /// 5 bits each, or 6 for green.
     Packed { green_bits: u32 },
 }
 
 impl Layout {
     fn of(bytes: &[u8], header: &Header) -> Result<Self, ImageError> {
-        let plain = |alpha| Self::Bytes {
-            bytes: header.bits as usize / 8,
-            rgb: [2, 1, 0],
-            alpha,
-        };
+        let plain = |alpha| Self::Bytes { bytes: header.bits as usize / 8, rgb: [2, 1, 0], alpha };
         if header.compression != Compression::Bitfields {
             return Ok(match header.bits {
                 16 => Self::Packed { green_bits: 5 },
@@ -301,11 +261,7 @@ impl Layout {
             });
         }
         let [red, green, blue] = [u32_at(bytes, 54)?, u32_at(bytes, 58)?, u32_at(bytes, 62)?];
-        let alpha = if header.size >= 56 {
-            u32_at(bytes, 66)?
-        } else {
-            0
-        };
+        let alpha = if header.size >= 56 { u32_at(bytes, 66)? } else { 0 };
         match (header.bits, [red, green, blue]) {
             (16, [0xF800, 0x7E0, 0x1F]) => return Ok(Self::Packed { green_bits: 6 }),
             (16, [0x7C00, 0x3E0, 0x1F]) => return Ok(Self::Packed { green_bits: 5 }),
@@ -317,11 +273,7 @@ impl Layout {
                 if let Some(&[red, green, blue]) = rgb.as_deref()
                     && (alpha == 0 || place(alpha).is_some())
                 {
-                    return Ok(Self::Bytes {
-                        bytes: 4,
-                        rgb: [red, green, blue],
-                        alpha: alpha != 0,
-                    });
+                    return Ok(Self::Bytes { bytes: 4, rgb: [red, green, blue], alpha: alpha != 0 });
                 }
             }
             _ => {}
@@ -377,21 +329,13 @@ fn u32_at(bytes: &[u8], at: usize) -> Result<u32, ImageError> {
 }
 
 fn truncated() -> ImageError {
-    ImageError::Truncated {
-        format: ImageFormat::Bmp,
-    }
+    ImageError::Truncated { format: ImageFormat::Bmp }
 }
 
 fn unsupported(feature: String) -> ImageError {
-    ImageError::UnsupportedFeature {
-        format: ImageFormat::Bmp,
-        feature,
-    }
+    ImageError::UnsupportedFeature { format: ImageFormat::Bmp, feature }
 }
 
 fn malformed(reason: String) -> ImageError {
-    ImageError::Malformed {
-        format: ImageFormat::Bmp,
-        reason,
-    }
+    ImageError::Malformed { format: ImageFormat::Bmp, reason }
 }

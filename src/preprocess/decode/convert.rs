@@ -35,11 +35,7 @@ pub(super) fn unpremultiply(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
 /// An image of `width` × `height` from one RGB triple a pixel, row by row.
 ///
 /// Missing pixels are black: the iterator of a decoder may end early on damaged data.
-pub(super) fn collect_rgb(
-    width: u32,
-    height: u32,
-    pixels: impl Iterator<Item = [u8; 3]>,
-) -> RgbImage {
+pub(super) fn collect_rgb(width: u32, height: u32, pixels: impl Iterator<Item = [u8; 3]>) -> RgbImage {
     let mut rgb = RgbImage::new(width, height);
     for (target, pixel) in rgb.chunks_exact_mut(3).zip(pixels) {
         target.copy_from_slice(&pixel);

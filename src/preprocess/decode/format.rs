@@ -63,21 +63,7 @@ impl ImageFormat {
             [0xFF, 0xD8, 0xFF, ..] => Some(Self::Jpeg),
             [0x89, b'P', b'N', b'G', 0x0D, 0x0A, 0x1A, 0x0A, ..] => Some(Self::Png),
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
-            [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..,
-            ] => Some(Self::WebP),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::WebP),
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
             // Two letters are little, so the size of the header behind them is looked at, too.
             [b'B', b'M', ..] if matches!(bytes.get(15..18), Some([0, 0, 0])) => Some(Self::Bmp),
@@ -89,14 +75,10 @@ impl ImageFormat {
         if let Some(name) = iso_media_brand(bytes) {
             return Err(ImageError::UnsupportedFormat { name });
         }
-        let known = UNSUPPORTED
-            .iter()
-            .find(|(magic, _)| bytes.starts_with(magic));
+        let known = UNSUPPORTED.iter().find(|(magic, _)| bytes.starts_with(magic));
         Err(match known {
             Some(&(_, name)) => ImageError::UnsupportedFormat { name },
-            None => ImageError::Unrecognised {
-                start: describe(bytes),
-            },
+            None => ImageError::Unrecognised { start: describe(bytes) },
         })
     }
 }
@@ -105,9 +87,7 @@ impl ImageFormat {
 fn iso_media_brand(bytes: &[u8]) -> Option<&'static str> {
     match (bytes.get(4..8)?, bytes.get(8..12)?) {
         (b"ftyp", b"avif" | b"avis") => Some("AVIF"),
-        (b"ftyp", b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => {
-            Some("HEIC")
-        }
+        (b"ftyp", b"heic" | b"heix" | b"hevc" | b"heim" | b"heis" | b"mif1" | b"msf1") => Some("HEIC"),
         _ => None,
     }
 }
@@ -147,9 +127,6 @@ mod tests {
         let error = ImageFormat::of(&[0xFF, 0, 1]).unwrap_err().to_string();
         assert!(error.contains("the bytes ff 00 01"), "{error}");
         // A text that begins like a bitmap.
-        assert!(matches!(
-            ImageFormat::of(b"BMW and other makers of cars"),
-            Err(ImageError::Unrecognised { .. })
-        ));
+        assert!(matches!(ImageFormat::of(b"BMW and other makers of cars"), Err(ImageError::Unrecognised { .. })));
     }
 }

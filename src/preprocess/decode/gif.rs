@@ -14,10 +14,7 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(fail)?;
     let (screen_width, screen_height) = (decoder.width(), decoder.height());
 
-    let frame = decoder
-        .next_frame_info()
-        .map_err(fail)?
-        .ok_or_else(|| malformed("it has no frame"))?;
+    let frame = decoder.next_frame_info().map_err(fail)?.ok_or_else(|| malformed("it has no frame"))?;
     let (left, top) = (u32::from(frame.left), u32::from(frame.top));
     let (frame_width, frame_height) = (u32::from(frame.width), u32::from(frame.height));
     let transparent = frame.transparent;
@@ -40,12 +37,7 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
             rgb.put_pixel(x, y, image::Rgb(palette.color(index)));
         }
     }
-    Ok(Pixels {
-        rgb,
-        mode: if palette.is_ramp() { "L" } else { "P" },
-        orientation_tag: 1,
-        exact: true,
-    })
+    Ok(Pixels { rgb, mode: if palette.is_ramp() { "L" } else { "P" }, orientation_tag: 1, exact: true })
 }
 
 /// A colour table of up to 256 entries of three bytes.
@@ -58,10 +50,7 @@ impl<'a> Palette<'a> {
 
     /// Whether entry `i` is gray `i` throughout; Pillow then opens the file as mode `L`.
     fn is_ramp(&self) -> bool {
-        self.0
-            .chunks_exact(3)
-            .enumerate()
-            .all(|(index, entry)| entry.iter().all(|&value| usize::from(value) == index))
+        self.0.chunks_exact(3).enumerate().all(|(index, entry)| entry.iter().all(|&value| usize::from(value) == index))
     }
 
     /// Colour of an index; beyond the table it is black, or gray in a ramp.
@@ -76,21 +65,14 @@ impl<'a> Palette<'a> {
 }
 
 fn malformed(reason: impl Into<String>) -> ImageError {
-    ImageError::Malformed {
-        format: ImageFormat::Gif,
-        reason: reason.into(),
-    }
+    ImageError::Malformed { format: ImageFormat::Gif, reason: reason.into() }
 }
 
 fn fail(error: DecodingError) -> ImageError {
     match error {
-        DecodingError::UnexpectedEof => ImageError::Truncated {
-            format: ImageFormat::Gif,
-        },
+        DecodingError::UnexpectedEof => ImageError::Truncated { format: ImageFormat::Gif },
         DecodingError::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            ImageError::Truncated {
-                format: ImageFormat::Gif,
-            }
+            ImageError::Truncated { format: ImageFormat::Gif }
         }
         error => malformed(error.to_string()),
     }

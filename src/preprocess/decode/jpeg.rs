@@ -7,14 +7,14 @@
 //! libjpeg reports fatal errors through a callback that must not return. The `mozjpeg` crate
 //! unwinds from it with `resume_unwind`, which prints nothing; [`caught`] turns that into an error.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::RgbImage;
 use mozjpeg::{ColorSpace, Decompress, Marker};
 
 use super::convert::{cmyk_to_rgb, collect_rgb};
-use super::{ImageError, ImageFormat, Pixels, SizeLimit, orientation};
+use super::{ImageError, ImageFormat, Pixels, SizeLimit, caught, orientation};
 
 /// How the three or four components of a JPEG become RGB.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,24 +27,13 @@ pub(super) enum Colors {
 
 /// Decodes a JPEG file.
 pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageError> {
-    let samples = decode_samples(bytes, Colors::FromFile, |width, height| {
-        limit.check(width, height)
-    })?;
+    let samples = decode_samples(bytes, Colors::FromFile, |width, height| limit.check(width, height))?;
     let (rgb, mode) = match samples.channels {
-        1 => (
-            collect_rgb(
-                samples.width,
-                samples.height,
-                samples.values.iter().map(|&value| [value; 3]),
-            ),
-            "L",
-        ),
+        1 => (collect_rgb(samples.width, samples.height, samples.values.iter().map(|&value| [value; 3])), "L"),
         4 => {
             // Pillow takes every CMYK file for one by Adobe, which stores the complement.
-            let pixels = samples
-                .values
-                .chunks_exact(4)
-                .map(|inks| cmyk_to_rgb(std::array::from_fn(|ink| 255 - inks[ink])));
+            let pixels =
+                samples.values.chunks_exact(4).map(|inks| cmyk_to_rgb(std::array::from_fn(|ink| 255 - inks[ink])));
             (collect_rgb(samples.width, samples.height, pixels), "CMYK")
         }
         _ => {
@@ -54,12 +43,7 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
             (rgb, "RGB")
         }
     };
-    Ok(Pixels {
-        rgb,
-        mode,
-        orientation_tag: samples.orientation_tag,
-        exact: true,
-    })
+    Ok(Pixels { rgb, mode, orientation_tag: samples.orientation_tag, exact: true })
 }
 
 /// The samples of a JPEG, interleaved.
@@ -78,12 +62,9 @@ pub(super) fn decode_samples(
     colors: Colors,
     check: impl FnOnce(u32, u32) -> Result<(), ImageError>,
 ) -> Result<Samples, ImageError> {
-    let mut ended = false;
-    let result = caught(|| {
-        let source = Source {
-            rest: bytes,
-            ended: &mut ended,
-        };
+    let ended = Cell::new(false);
+    let result = caught(ImageFormat::Jpeg, || {
+        let source = Source { rest: bytes, ended: &ended };
         let image = Decompress::builder()
             .with_markers(&[Marker::APP(1)])
             .from_reader(source)
@@ -95,26 +76,22 @@ pub(super) fn decode_samples(
             .find(|marker| marker.data.starts_with(b"Exif\0\0"))
             .map_or(1, |marker| orientation::tag_of(Some(marker.data)));
         let (space, channels) = output_space(image.color_space(), colors)?;
-        let mut started = image
-            .to_colorspace(space)
-            .map_err(|error| malformed(error.to_string()))?;
-        let values = started
-            .read_scanlines::<u8>()
-            .map_err(|error| malformed(error.to_string()))?;
-        // Pillow does not ask for what follows the last line, nor does dropping the decoder.
-        Ok(Samples {
-            width,
-            height,
-            channels,
-            values,
-            orientation_tag,
-        })
+        let mut started = image.to_colorspace(space).map_err(|error| malformed(error.to_string()))?;
+        let values = started.read_scanlines::<u8>().map_err(|error| malformed(error.to_string()))?;
+        let samples = Samples { width, height, channels, values, orientation_tag };
+        Ok((started, samples))
     });
-    match result {
-        Err(ImageError::Malformed { .. }) if ended => Err(ImageError::Truncated {
-            format: ImageFormat::Jpeg,
-        }),
-        result => result,
+    let (started, samples) = match result {
+        Err(ImageError::Malformed { .. }) if ended.get() => {
+            return Err(ImageError::Truncated { format: ImageFormat::Jpeg });
+        }
+        result => result?,
+    };
+    // What follows the last line may be missing, as it may for Pillow, but not be wrong.
+    let finished = caught(ImageFormat::Jpeg, || started.finish().map_err(|error| malformed(error.to_string())));
+    match finished {
+        Err(error) if !ended.get() => Err(error),
+        _ => Ok(samples),
     }
 }
 
@@ -133,25 +110,8 @@ fn output_space(stored: ColorSpace, colors: Colors) -> Result<(ColorSpace, usize
     }
 }
 
-/// Runs libjpeg; an unwinding from its error callback becomes an error.
-fn caught<T>(run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
-        let message = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("libjpeg gave no reason");
-        Err(malformed(
-            message.trim_start_matches("libjpeg fatal error: "),
-        ))
-    })
-}
-
 fn malformed(reason: impl Into<String>) -> ImageError {
-    ImageError::Malformed {
-        format: ImageFormat::Jpeg,
-        reason: reason.into(),
-    }
+    ImageError::Malformed { format: ImageFormat::Jpeg, reason: reason.into() }
 }
 
 /// The file as a stream whose end is an error.
@@ -160,7 +120,7 @@ fn malformed(reason: impl Into<String>) -> ImageError {
 /// gray. Pillow asks for more data instead and reports a truncated file when there is none.
 struct Source<'a> {
     rest: &'a [u8],
-    ended: &'a mut bool,
+    ended: &'a Cell<bool>,
 }
 
 impl Read for Source<'_> {
@@ -172,7 +132,7 @@ impl Read for Source<'_> {
 impl BufRead for Source<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.rest.is_empty() {
-            *self.ended = true;
+            self.ended.set(true);
             // Not `UnexpectedEof`: the crate would answer that with an end-of-image marker.
             return Err(io::ErrorKind::InvalidData.into());
         }

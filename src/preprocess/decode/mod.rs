@@ -9,7 +9,17 @@
 //! | BMP | palette, 16, 24 and 32 bits, RLE4, RLE8 |
 //! | TIFF | first page; gray, palette, RGB, CMYK, 1 to 32 bits, float; JPEG strips as JPEG files |
 //!
-//! [`DecodedImage::exact`] tells the cases where equality with the reference is not certain.
+//! Known differences from Pillow, none of which touches an undamaged file of a usual kind:
+//!
+//! * A JPEG with damaged coefficients that Pillow accepts is accepted, too, but the damaged blocks
+//!   may have other colours: libjpeg-turbo's vector code and its portable code treat values out of
+//!   range differently, and only the former is in Pillow's wheels.
+//! * A PNG that ends between its last pixel and its end chunk is refused as truncated; Pillow reads
+//!   it. A GIF that ends between its last pixel and its trailer is read; Pillow may refuse it.
+//! * TIFF compression by CCITT group 3, LZMA, Zstandard, `ThunderScan` or old-style JPEG, 12-bit gray
+//!   and CIE L*a*b* are refused, lossless and 12-bit JPEG as well. A few TIFF layouts that Pillow
+//!   refuses are read.
+//! * [`DecodedImage::exact`] is false for the one case in which Pillow's pixels are noise.
 
 mod bmp;
 mod convert;
@@ -28,8 +38,8 @@ pub use orientation::Orientation;
 
 use super::error::ImageError;
 
-/// Default of [`DecodeOptions::max_pixels`]: the size from which Pillow warns of a decompression
-/// bomb (a quarter of a gigabyte at three bytes a pixel... times two).
+/// Default of [`DecodeOptions::max_pixels`]: the size beyond which Pillow refuses an image as a
+/// decompression bomb, twice `Image.MAX_IMAGE_PIXELS`.
 pub const DEFAULT_MAX_PIXELS: u64 = 178_956_970;
 
 /// How to decode an image.
@@ -43,10 +53,7 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self {
-            orientation: Orientation::Auto,
-            max_pixels: DEFAULT_MAX_PIXELS,
-        }
+        Self { orientation: Orientation::Auto, max_pixels: DEFAULT_MAX_PIXELS }
     }
 }
 
@@ -64,9 +71,8 @@ pub struct DecodedImage {
     pub orientation_tag: u8,
     /// Whether `rgb` was turned by the tag.
     pub orientation_applied: bool,
-    /// Whether the pixels are known to be those of the reference, Pillow 10.4. False for WebP
-    /// with lossy compression, where another decoder than libwebp is used, though no difference
-    /// was found, and for damaged but readable data.
+    /// Whether the pixels of an undamaged file are those of the reference. False only for
+    /// compressed big-endian TIFF with 32-bit samples, where Pillow returns noise.
     pub exact: bool,
 }
 
@@ -94,21 +100,18 @@ struct Pixels {
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<DecodedImage, ImageError> {
     let format = ImageFormat::of(bytes)?;
     let limit = SizeLimit(options.max_pixels);
-    let pixels = match format {
+    let pixels = caught(format, || match format {
         ImageFormat::Jpeg => jpeg::decode(bytes, limit),
         ImageFormat::Png => png::decode(bytes, limit),
         ImageFormat::Gif => gif::decode(bytes, limit),
         ImageFormat::WebP => webp::decode(bytes, limit),
         ImageFormat::Bmp => bmp::decode(bytes, limit),
         ImageFormat::Tiff => tiff::decode(bytes, limit),
-    }?;
+    })?;
 
     let apply = options.orientation == Orientation::Auto || format == ImageFormat::Tiff;
-    let (rgb, orientation_applied) = if apply {
-        orientation::turn(pixels.rgb, pixels.orientation_tag)
-    } else {
-        (pixels.rgb, false)
-    };
+    let (rgb, orientation_applied) =
+        if apply { orientation::turn(pixels.rgb, pixels.orientation_tag) } else { (pixels.rgb, false) };
     Ok(DecodedImage {
         rgb,
         format,
@@ -129,14 +132,25 @@ impl SizeLimit {
             return Err(ImageError::ZeroSize { width, height });
         }
         if u64::from(width) * u64::from(height) > self.0 {
-            return Err(ImageError::TooLarge {
-                width,
-                height,
-                limit: self.0,
-            });
+            return Err(ImageError::TooLarge { width, height, limit: self.0 });
         }
         Ok(())
     }
+}
+
+/// Runs a decoder; a panic becomes an error.
+///
+/// libjpeg's fatal errors arrive as silent unwinding. The decoders in Rust are meant to return
+/// errors, yet some damaged files make them panic, which must not end a server.
+fn caught<T>(format: ImageFormat, run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|payload| {
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("the decoder failed without a reason");
+        Err(ImageError::Malformed { format, reason: message.trim_start_matches("libjpeg fatal error: ").to_owned() })
+    })
 }
 
 /// The error of the `image` crate as ours.
@@ -145,13 +159,7 @@ fn from_image_crate(format: ImageFormat, error: image::ImageError) -> ImageError
         image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             ImageError::Truncated { format }
         }
-        image::ImageError::Unsupported(error) => ImageError::UnsupportedFeature {
-            format,
-            feature: error.to_string(),
-        },
-        error => ImageError::Malformed {
-            format,
-            reason: error.to_string(),
-        },
+        image::ImageError::Unsupported(error) => ImageError::UnsupportedFeature { format, feature: error.to_string() },
+        error => ImageError::Malformed { format, reason: error.to_string() },
     }
 }

@@ -57,11 +57,7 @@ mod tests {
         for (tag, width, values) in expected {
             let (turned, applied) = turn(numbered(), tag);
             let found: Vec<u8> = turned.pixels().map(|pixel| pixel[0]).collect();
-            assert_eq!(
-                (turned.width(), &found[..]),
-                (width, &values[..]),
-                "tag {tag}"
-            );
+            assert_eq!((turned.width(), &found[..]), (width, &values[..]), "tag {tag}");
             assert_eq!(applied, tag > 1);
         }
     }

@@ -21,12 +21,7 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
     let color = decoder.color_type();
     let mut samples = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut samples).map_err(fail)?;
-    Ok(Pixels {
-        rgb: to_rgb(&header, color, samples)?,
-        mode: header.mode(),
-        orientation_tag,
-        exact: true,
-    })
+    Ok(Pixels { rgb: to_rgb(&header, color, samples)?, mode: header.mode(), orientation_tag, exact: true })
 }
 
 /// The fields of the first chunk that decide how pixels are read.
@@ -38,29 +33,10 @@ struct Header {
 }
 
 fn header(bytes: &[u8]) -> Result<Header, ImageError> {
-    let truncated = ImageError::Truncated {
-        format: ImageFormat::Png,
-    };
+    let truncated = ImageError::Truncated { format: ImageFormat::Png };
     match bytes.get(12..26) {
         None => Err(truncated),
-        Some(
-            &[
-                b'I',
-                b'H',
-                b'D',
-                b'R',
-                w0,
-                w1,
-                w2,
-                w3,
-                h0,
-                h1,
-                h2,
-                h3,
-                depth,
-                color,
-            ],
-        ) => Ok(Header {
+        Some(&[b'I', b'H', b'D', b'R', w0, w1, w2, w3, h0, h1, h2, h3, depth, color]) => Ok(Header {
             width: u32::from_be_bytes([w0, w1, w2, w3]),
             height: u32::from_be_bytes([h0, h1, h2, h3]),
             depth,
@@ -82,7 +58,8 @@ impl Header {
             (GRAY, _) => "L",
             (2, _) => "RGB",
             (PALETTE, _) => "P",
-            (4, _) => "LA",
+            // Pillow widens 16-bit gray with alpha to colour.
+            (4, 8) => "LA",
             _ => "RGBA",
         }
     }
@@ -97,33 +74,19 @@ fn to_rgb(header: &Header, color: ColorType, samples: Vec<u8>) -> Result<RgbImag
     let channels = usize::from(color.channel_count());
     let wide = color.bytes_per_pixel() as usize / channels == 2;
     if color == ColorType::Rgb8 {
-        return RgbImage::from_raw(width, height, samples).ok_or(ImageError::Truncated {
-            format: ImageFormat::Png,
-        });
+        return RgbImage::from_raw(width, height, samples).ok_or(ImageError::Truncated { format: ImageFormat::Png });
     }
     // Pillow clips 16-bit gray (its mode I;16), but keeps the high byte of gray with alpha.
     let narrow = |sample: [u8; 2]| {
         let value = u16::from_ne_bytes(sample);
-        if header.color == GRAY {
-            clip(i64::from(value))
-        } else {
-            (value >> 8) as u8
-        }
+        if header.color == GRAY { clip(i64::from(value)) } else { (value >> 8) as u8 }
     };
     let bytes_per_pixel = usize::from(color.bytes_per_pixel());
     let pixels = samples.chunks_exact(bytes_per_pixel).map(|pixel| {
         let sample = |channel: usize| {
-            if wide {
-                narrow([pixel[2 * channel], pixel[2 * channel + 1]])
-            } else {
-                pixel[channel]
-            }
+            if wide { narrow([pixel[2 * channel], pixel[2 * channel + 1]]) } else { pixel[channel] }
         };
-        if channels < 3 {
-            [sample(0); 3]
-        } else {
-            [sample(0), sample(1), sample(2)]
-        }
+        if channels < 3 { [sample(0); 3] } else { [sample(0), sample(1), sample(2)] }
     });
     Ok(collect_rgb(width, height, pixels))
 }

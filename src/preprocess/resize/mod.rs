@@ -10,6 +10,8 @@
 //! Rows of the intermediate image are made when the vertical pass first needs them and dropped
 //! when it has passed them.
 
+#![expect(clippy::inline_always, reason = "what runs inside the AVX2 function must be compiled with AVX2")]
+
 mod kernel;
 mod weights;
 
@@ -40,20 +42,10 @@ pub(super) fn resize_with(image: &RgbImage, width: u32, height: u32, threads: us
     if image.is_empty() || target.is_empty() {
         return target;
     }
-    let job = Job {
-        source: image.as_raw(),
-        source_pitch: image.width() as usize * 3,
-        source_rows: image.height() as usize,
-        horizontal: Weights::bicubic(image.width(), width),
-        vertical: Weights::bicubic(image.height(), height),
-    };
+    let job = Job::new(image, width, height);
     let pitch = width as usize * 3;
     let work = image.as_raw().len() + target.as_raw().len();
-    let bands = if work < 3 * PARALLEL_PIXELS {
-        1
-    } else {
-        threads.clamp(1, height as usize)
-    };
+    let bands = if work < 3 * PARALLEL_PIXELS { 1 } else { threads.clamp(1, height as usize) };
     let rows = (height as usize).div_ceil(bands);
 
     let (first, others) = target.split_at_mut(pitch * rows.min(height as usize));
@@ -77,7 +69,17 @@ struct Job<'a> {
     vertical: Weights,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(image: &'a RgbImage, width: u32, height: u32) -> Self {
+        Self {
+            source: image.as_raw(),
+            source_pitch: image.width() as usize * 3,
+            source_rows: image.height() as usize,
+            horizontal: Weights::bicubic(image.width(), width),
+            vertical: Weights::bicubic(image.height(), height),
+        }
+    }
+
     /// Fills `band`, rows of the target from row `first_row` on.
     #[inline(always)]
     fn run(&self, first_row: usize, band: &mut [u8]) {
@@ -96,14 +98,7 @@ impl Job<'_> {
 
     /// Horizontal pass over at most [`BLOCK_ROWS`] source rows from `first` on into `out`.
     #[inline(always)]
-    fn shrink_rows(
-        &self,
-        first: usize,
-        rows: usize,
-        block: &mut [u8],
-        out: &mut [u8],
-        pitch: usize,
-    ) {
+    fn shrink_rows(&self, first: usize, rows: usize, block: &mut [u8], out: &mut [u8], pitch: usize) {
         /// Pixels transposed at a time, so that their lines stay in the first cache.
         const STRIP: usize = 128;
         let source = &self.source[first * self.source_pitch..(first + rows) * self.source_pitch];
@@ -167,10 +162,7 @@ impl Window {
             let next = self.first + self.count;
             let rows = BLOCK_ROWS.min(job.source_rows - next);
             if (self.count + rows) * self.pitch > self.rows.len() {
-                self.rows.copy_within(
-                    (start - self.first) * self.pitch..self.count * self.pitch,
-                    0,
-                );
+                self.rows.copy_within((start - self.first) * self.pitch..self.count * self.pitch, 0);
                 self.count -= start - self.first;
                 self.first = start;
             }
@@ -220,11 +212,7 @@ mod tests {
             image::Rgb(std::array::from_fn(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 // Extremes overshoot, so that clamping is exercised.
-                if state >> 30 == 0 {
-                    255
-                } else {
-                    (state >> 24) as u8 & 0x1F
-                }
+                if state >> 30 == 0 { 255 } else { (state >> 24) as u8 & 0x1F }
             }))
         })
     }
@@ -262,15 +250,21 @@ mod tests {
         }
     }
 
+    /// The vector code picked at run time against the code of the baseline.
+    #[test]
+    fn both_instruction_sets_agree() {
+        let image = noise(301, 200);
+        let job = Job::new(&image, 150, 333);
+        let mut portable = RgbImage::new(150, 333);
+        job.run(0, &mut portable);
+        let mut picked = RgbImage::new(150, 333);
+        kernel::dispatch(&job, 0, &mut picked);
+        assert_eq!(portable, picked);
+    }
+
     #[test]
     fn empty_images_do_not_fail() {
-        assert_eq!(
-            resize_bicubic(&RgbImage::new(0, 5), 2, 2),
-            RgbImage::new(2, 2)
-        );
-        assert_eq!(
-            resize_bicubic(&RgbImage::new(5, 5), 0, 2).dimensions(),
-            (0, 2)
-        );
+        assert_eq!(resize_bicubic(&RgbImage::new(0, 5), 2, 2), RgbImage::new(2, 2));
+        assert_eq!(resize_bicubic(&RgbImage::new(5, 5), 0, 2).dimensions(), (0, 2));
     }
 }

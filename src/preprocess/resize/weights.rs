@@ -28,11 +28,12 @@ impl Weights {
         let support = SUPPORT * filter_scale;
         let inverse = 1.0 / filter_scale;
 
-        let mut weights = Self {
-            spans: Vec::with_capacity(output as usize),
-            values: Vec::new(),
-            max_taps: 0,
-        };
+        let mut weights = Self { spans: Vec::with_capacity(output as usize), values: Vec::new(), max_taps: 0 };
+        if input == output {
+            // The weights below would be one 1 among zeros.
+            (0..output as usize).for_each(|position| weights.push(position, &[1.0]));
+            return weights;
+        }
         let mut raw = Vec::new();
         for position in 0..output {
             let center = (f64::from(position) + 0.5) * scale;
@@ -55,27 +56,13 @@ impl Weights {
                 let weight = if sum == 0.0 { weight } else { weight / sum };
                 let scaled = weight * f64::from(1 << PRECISION_BITS);
                 // Rounds half away from zero by truncation, as Pillow does.
-                (if scaled < 0.0 {
-                    scaled - 0.5
-                } else {
-                    scaled + 0.5
-                }) as i32
+                (if scaled < 0.0 { scaled - 0.5 } else { scaled + 0.5 }) as i32
             })
             .collect();
-        // Zero weights at the ends add nothing; without them an axis of unchanged length has one
-        // tap a pixel.
-        let zeros = |weight: &&i32| **weight == 0;
-        let leading = quantised.iter().take_while(zeros).count();
-        let trailing = quantised[leading..].iter().rev().take_while(zeros).count();
-        let kept = &quantised[leading..quantised.len() - trailing];
-
         let first = self.values.len();
-        self.values.extend_from_slice(kept);
-        self.max_taps = self.max_taps.max(kept.len());
-        self.spans.push(Span {
-            start: start + leading,
-            values: first..self.values.len(),
-        });
+        self.values.extend_from_slice(&quantised);
+        self.max_taps = self.max_taps.max(quantised.len());
+        self.spans.push(Span { start, values: first..self.values.len() });
     }
 
     /// Number of output positions.

@@ -43,14 +43,14 @@ class SynthTensor:
     logical: str
 
 
-def write_checkpoint(shape: Shape, out: Path, layout: Layout, dtype: StoredDtype, seed: int, *, force: bool) -> None:
+def write_checkpoint(shape: Shape, out: Path, layout: Layout, dtype: StoredDtype, seed: int) -> None:
     """Writes the checkpoint folder ``out``; the same arguments give the same bytes.
 
     Raises:
         ExportError: the folder exists, or the disk is full.
     """
     vocabulary = make_vocabulary(shape)
-    with staged_folder(out, force=force) as folder:
+    with staged_folder(out) as folder:
         config = checkpoint_config(shape, layout, dtype, vocabulary.added, vocabulary.size)
         write_file(folder / "config.json", json_bytes(config))
         write_vocabulary(vocabulary, folder, single_file=layout.value == "transformers")
@@ -148,7 +148,7 @@ class RandomWeights:
             return 0.1, 0.01
         if re.search(r"(norm\d?|layernorm|mlp1\.0)\.weight$", name):
             return 1.0, 0.1
-        if name.endswith("_embedding") or name.endswith(".bias"):
+        if name.endswith(("_embedding", ".bias")):
             return 0.0, 0.05
         scale = math.prod(tensor.shape[1:]) ** -0.5
         ends_branch = name.startswith("language_model") and name.endswith(("o_proj.weight", "down_proj.weight"))

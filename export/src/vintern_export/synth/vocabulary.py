@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vintern_export.output import write_file
@@ -24,7 +26,7 @@ WORDS = (
     "cửa hàng sản phẩm giá điện thoại việt nam tiếng bạn tôi hệ thống trợ lý hữu ích công ty trường học "
     "你 是 的 一 个 人 工 智 能 助 手 由 实验室 模型"
 )
-"""Words that become single tokens, built up byte by byte, with and without a leading space."""
+"""Words that become single tokens, with and without a leading space."""
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,31 @@ def byte_alphabet() -> list[str]:
 def make_vocabulary(shape: Shape) -> Vocabulary:
     """The same vocabulary every time: 256 bytes, merges that build ``WORDS``, the shape's added tokens."""
     alphabet = byte_alphabet()
-    tokens = {character: index for index, character in enumerate(sorted(alphabet))}
-    merges: dict[tuple[str, str], None] = {}
-    for word in WORDS.split():
-        for text in (word, f" {word}"):
-            pieces = [alphabet[byte] for byte in text.encode()]
-            built = pieces[0]
-            for piece in pieces[1:]:
-                merges.setdefault((built, piece))
-                built += piece
-                tokens.setdefault(built, len(tokens))
+    texts = dict.fromkeys(text for word in WORDS.split() for text in (word, f" {word}"))
+    merges = learn_merges([[alphabet[byte] for byte in text.encode()] for text in texts])
+    names_of_tokens = [*sorted(alphabet), *dict.fromkeys(left + right for left, right in merges)]
+    tokens = {text: index for index, text in enumerate(names_of_tokens)}
     names = (*shape.special_tokens, *shape.plain_tokens, *INTERNVL_TOKENS)
     first = shape.first_added_id if shape.first_added_id is not None else len(tokens)
     added = {name: first + index for index, name in enumerate(names)}
     special = (*shape.special_tokens, *INTERNVL_TOKENS)
     listed = tuple(name for name in shape.special_tokens if name != "<|endoftext|>")
     return Vocabulary(tokens, tuple(merges), added, special, listed)
+
+
+def learn_merges(words: list[list[str]]) -> list[tuple[str, str]]:
+    """Byte-pair merges that turn every word into one token: the most frequent pair first, ties in text order."""
+    merges: list[tuple[str, str]] = []
+    while pairs := Counter(pair for word in words for pair in pairwise(word)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word in words:
+            index = 0
+            while index < len(word) - 1:
+                if (word[index], word[index + 1]) == best:
+                    word[index : index + 2] = [word[index] + word[index + 1]]
+                index += 1
+    return merges
 
 
 def write_vocabulary(vocabulary: Vocabulary, folder: Path, *, single_file: bool) -> None:

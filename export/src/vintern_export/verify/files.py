@@ -37,7 +37,9 @@ def load_manifest(folder: Path) -> Manifest:
         raise UsageError(f"{path} is not JSON: {error}") from error
     found = (manifest.get("format"), manifest.get("format_version")) if isinstance(manifest, dict) else (None, None)
     if found != (FORMAT, FORMAT_VERSION):
-        raise UsageError(f"{path}: found format {found[0]!r} version {found[1]!r}; supported: {FORMAT!r} {FORMAT_VERSION}")
+        raise UsageError(
+            f"{path}: found format {found[0]!r} version {found[1]!r}; supported: {FORMAT!r} {FORMAT_VERSION}"
+        )
     return dict(manifest)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vintern_export.numbers import FloatArray
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vintern_export.numbers import FloatArray
 
 ERF_STEP = 1 / 256
 ERF_LIMIT = 4.0
@@ -14,6 +18,11 @@ ERF_LIMIT = 4.0
 _GRID = np.arange(0, ERF_LIMIT + 2 * ERF_STEP, ERF_STEP)
 _ERF = np.array([math.erf(x) for x in _GRID])
 _SLOPE = 2 / math.sqrt(math.pi) * np.exp(-(_GRID**2)) * ERF_STEP
+
+
+def float32(x: npt.ArrayLike) -> FloatArray:
+    """Rounds to float32."""
+    return np.asarray(x, dtype=np.float32)
 
 
 def erf(x: FloatArray) -> FloatArray:
@@ -25,7 +34,7 @@ def erf(x: FloatArray) -> FloatArray:
     rise = high - low
     a, b = _SLOPE[index] - rise, rise - _SLOPE[index + 1]
     value = low + t * rise + t * (1 - t) * (a * (1 - t) + b * t)
-    return np.copysign(value, x).astype(np.float32)
+    return float32(np.copysign(value, x))
 
 
 def gelu(x: FloatArray) -> FloatArray:
@@ -37,13 +46,13 @@ def silu(x: FloatArray) -> FloatArray:
     """x * sigmoid(x), without overflow for large negative x."""
     exponential = np.exp(-np.abs(x))
     sigmoid = np.where(x >= 0, 1 / (1 + exponential), exponential / (1 + exponential))
-    return (x * sigmoid).astype(np.float32)
+    return float32(x * sigmoid)
 
 
-def softmax(scores: FloatArray) -> FloatArray:
+def softmax(scores: npt.NDArray[np.floating]) -> FloatArray:
     """Softmax over the last axis; entries of -inf become 0."""
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return float32(weights / weights.sum(axis=-1, keepdims=True))
 
 
 def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, epsilon: float) -> FloatArray:
@@ -51,13 +60,13 @@ def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, epsilon: flo
     wide = x.astype(np.float64)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = np.mean(centred**2, axis=-1, keepdims=True)
-    return (centred / np.sqrt(variance + epsilon) * weight + bias).astype(np.float32)
+    return float32(centred / np.sqrt(variance + epsilon) * weight + bias)
 
 
 def rms_norm(x: FloatArray, weight: FloatArray, epsilon: float) -> FloatArray:
     """RMSNorm over the last axis."""
     wide = x.astype(np.float64)
-    return (wide / np.sqrt(np.mean(wide**2, axis=-1, keepdims=True) + epsilon) * weight).astype(np.float32)
+    return float32(wide / np.sqrt(np.mean(wide**2, axis=-1, keepdims=True) + epsilon) * weight)
 
 
 def split_heads(x: FloatArray, heads: int) -> FloatArray:

@@ -121,7 +121,9 @@ class PackageWeights:
             patch_size=round((kernel_rows / 3) ** 0.5),
             vision_layers=len(vision.all("MultiHeadAttention")),
             vision_heads=vision.first("MultiHeadAttention").get("num_heads", 1),
-            vision_eps=vision.first("SimplifiedLayerNormalization" if rms else "LayerNormalization").get("epsilon", 0.0),
+            vision_eps=vision.first("SimplifiedLayerNormalization" if rms else "LayerNormalization").get(
+                "epsilon", 0.0
+            ),
             vision_rms=rms,
             qk_eps=qk_norms[0]["epsilon"] if qk_norms else 0.0,
             shuffle_factor=round((self._tensors["mlp1.1.weight"].shape[0] / width) ** 0.5),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +27,8 @@ def record_parity(folder: Path, manifest: Manifest, tensors: dict[str, np.ndarra
         staged_manifest = folder / f".{MANIFEST_NAME}.partial"
         staged_manifest.unlink(missing_ok=True)
         write_file(staged_manifest, manifest_bytes(updated))
-        os.replace(staged, folder / PARITY_NAME)
-        os.replace(staged_manifest, folder / MANIFEST_NAME)
+        staged.replace(folder / PARITY_NAME)
+        staged_manifest.replace(folder / MANIFEST_NAME)
     finally:
         staged.unlink(missing_ok=True)
 

@@ -113,6 +113,7 @@ class VisionLayer:
         self.prefix = prefix
 
     def __call__(self, x: FloatArray) -> FloatArray:
+        """x + ls1 * attention(norm1(x)), then x + ls2 * mlp(norm2(x))."""
         x = x + self.scaled("ls1", self.linear("attn.proj", self.attention(self.norm("norm1", x))))
         return x + self.scaled("ls2", self.linear("mlp.fc2", gelu(self.linear("mlp.fc1", self.norm("norm2", x)))))
 
@@ -239,4 +240,4 @@ def causal_attention(query: FloatArray, key: FloatArray, value: FloatArray) -> F
     key, value = np.repeat(key, group, axis=0), np.repeat(value, group, axis=0)
     scores = query @ key.transpose(0, 2, 1) * np.float32(query.shape[-1] ** -0.5)
     future = np.triu(np.ones(scores.shape[1:], dtype=bool), 1)
-    return join_heads(softmax(np.where(future, np.float32(-np.inf), scores)) @ value)
+    return join_heads(softmax(np.where(future, -np.inf, scores)) @ value)

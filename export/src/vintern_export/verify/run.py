@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,11 @@ from vintern_export.verify.reference import vision_encoder as reference_vision
 from vintern_export.verify.sessions import DecoderSession, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from vintern_export.manifest import Manifest
     from vintern_export.numbers import FloatArray
 
-Report = Callable[[str], None] if TYPE_CHECKING else object
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,7 @@ def evaluate(architecture: Architecture, weights: WeightSource, rotary: Rotary, 
         image_embeds = projector(architecture, weights, features)
         sequences = [inputs.text, inputs.outliers]
         wanted = [[len(sequence) - 2, len(sequence) - 1] for sequence in sequences]
-        text, outliers = decoder(
-            architecture, weights, rotary, sequences, wanted, on_layer=lambda _: progress(1)
-        )
+        text, outliers = decoder(architecture, weights, rotary, sequences, wanted, on_layer=lambda _: progress(1))
     return Reference(features, image_embeds, text, outliers)
 
 
@@ -151,5 +148,3 @@ def parity_tensors(inputs: Inputs, reference: Reference) -> dict[str, np.ndarray
         "input_ids": np.array(inputs.input_ids, np.int64),
         "logits": reference.text.logits[1],
     }
-
-

@@ -21,15 +21,14 @@ use samples::{Meaning, Samples};
 /// Most samples of a pixel that Pillow knows a mode for.
 const MAX_SAMPLES: u16 = 6;
 
+const COMPRESSION_NONE: u16 = 1;
 const COMPRESSION_JPEG: u16 = 7;
 
 type Reader = Decoder<Cursor<Vec<u8>>>;
 
 pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageError> {
     let neutral = neutral::neutral(bytes)?;
-    let mut reader = Decoder::new(Cursor::new(neutral.bytes))
-        .map_err(fail)?
-        .with_limits(Limits::unlimited());
+    let mut reader = Decoder::new(Cursor::new(neutral.bytes)).map_err(fail)?.with_limits(Limits::unlimited());
     let (width, height) = reader.dimensions().map_err(fail)?;
     limit.check(width, height)?;
     let (chunk_width, chunk_height) = reader.chunk_dimensions();
@@ -40,16 +39,17 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
         reader = neutral::reverse_bits(reader)?;
     }
     let meaning = Meaning::of(&tags, || reader_palette(bytes))?;
-    let rgb = if tags.compression == COMPRESSION_JPEG {
-        strips::decode(&mut reader, &tags, &meaning)?
+    let samples = if tags.compression == COMPRESSION_JPEG {
+        strips::read(&mut reader, &tags, &meaning, limit)?
     } else {
-        Samples::read(&mut reader, &tags)?.to_rgb(&meaning)
+        Samples::read(&mut reader, &tags)?
     };
     Ok(Pixels {
-        rgb,
+        rgb: samples.to_rgb(&meaning),
         mode: meaning.mode(tags.bits),
         orientation_tag: tags.orientation,
-        exact: true,
+        // Pillow swaps the bytes of compressed big-endian 32-bit samples twice and gets noise.
+        exact: !(tags.big_endian && tags.bits == 32 && tags.compression != COMPRESSION_NONE),
     })
 }
 
@@ -126,30 +126,22 @@ impl Tags {
 }
 
 fn truncated() -> ImageError {
-    ImageError::Truncated {
-        format: ImageFormat::Tiff,
-    }
+    ImageError::Truncated { format: ImageFormat::Tiff }
 }
 
 fn malformed(reason: impl Into<String>) -> ImageError {
-    ImageError::Malformed {
-        format: ImageFormat::Tiff,
-        reason: reason.into(),
-    }
+    ImageError::Malformed { format: ImageFormat::Tiff, reason: reason.into() }
 }
 
 fn fail(error: TiffError) -> ImageError {
     match error {
-        TiffError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            truncated()
-        }
+        TiffError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => truncated(),
         TiffError::FormatError(TiffFormatError::InvalidDimensions(width, height)) => {
             ImageError::ZeroSize { width, height }
         }
-        TiffError::UnsupportedError(error) => ImageError::UnsupportedFeature {
-            format: ImageFormat::Tiff,
-            feature: error.to_string(),
-        },
+        TiffError::UnsupportedError(error) => {
+            ImageError::UnsupportedFeature { format: ImageFormat::Tiff, feature: error.to_string() }
+        }
         error => malformed(error.to_string()),
     }
 }

@@ -8,7 +8,7 @@ use ::tiff::tags::Tag;
 
 use super::{ImageError, Reader, fail, malformed, truncated};
 
-const PHOTOMETRIC_INTERPRETATION: u16 = 262;
+const PHOTOMETRIC_INTERPRETATION: u64 = 262;
 /// "Black is zero": gray for one sample, unnamed bands for several.
 const BLACK_IS_ZERO: u16 = 1;
 
@@ -20,28 +20,14 @@ pub(super) struct Neutral {
 
 /// Replaces the photometric interpretation of the first page by "black is zero".
 pub(super) fn neutral(bytes: &[u8]) -> Result<Neutral, ImageError> {
-    let fields = Fields {
-        bytes,
-        big_endian: bytes.starts_with(b"MM"),
-    };
-    let at = fields
-        .photometric_value()
-        .ok_or_else(truncated)?
-        .ok_or_else(|| malformed("it has no photometric interpretation"))?;
-    let photometric = fields.number(at.clone()).ok_or_else(truncated)? as u16;
+    let fields = Fields { bytes, big_endian: bytes.starts_with(b"MM") };
+    let at = fields.photometric_value()?;
+    let photometric = fields.number(at, 2)? as u16;
     let mut copy = bytes.to_vec();
-    let value = if fields.big_endian {
-        BLACK_IS_ZERO.to_be_bytes()
-    } else {
-        BLACK_IS_ZERO.to_le_bytes()
-    };
-    copy.get_mut(at)
-        .ok_or_else(truncated)?
-        .copy_from_slice(&value);
-    Ok(Neutral {
-        bytes: copy,
-        photometric,
-    })
+    let value = if fields.big_endian { BLACK_IS_ZERO.to_be_bytes() } else { BLACK_IS_ZERO.to_le_bytes() };
+    // Inside the file, as the number has just been read there.
+    copy[at..at + 2].copy_from_slice(&value);
+    Ok(Neutral { bytes: copy, photometric })
 }
 
 /// Reverses the bits of all strips or tiles (fill order 2: the lowest bit comes first).
@@ -54,9 +40,7 @@ pub(super) fn reverse_bits(mut reader: Reader) -> Result<Reader, ImageError> {
             *byte = byte.reverse_bits();
         }
     }
-    Ok(Decoder::new(Cursor::new(bytes))
-        .map_err(fail)?
-        .with_limits(Limits::unlimited()))
+    Ok(Decoder::new(Cursor::new(bytes)).map_err(fail)?.with_limits(Limits::unlimited()))
 }
 
 /// Where the strips or tiles are in the file.
@@ -85,41 +69,30 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// The unsigned number in `range`; `None` beyond the end of the file.
-    fn number(&self, range: Range<usize>) -> Option<u64> {
-        let digits = self.bytes.get(range)?.iter();
+    /// The unsigned number of `length` bytes at `at`.
+    fn number(&self, at: usize, length: usize) -> Result<u64, ImageError> {
+        let end = at.checked_add(length).ok_or_else(truncated)?;
+        let digits = self.bytes.get(at..end).ok_or_else(truncated)?.iter();
         let join = |number, &digit: &u8| (number << 8) | u64::from(digit);
-        Some(if self.big_endian {
-            digits.fold(0, join)
-        } else {
-            digits.rev().fold(0, join)
-        })
+        Ok(if self.big_endian { digits.fold(0, join) } else { digits.rev().fold(0, join) })
     }
 
-    /// Where the first directory keeps the 16-bit photometric interpretation. The outer `None`
-    /// means that the file ends before the directory does.
-    fn photometric_value(&self) -> Option<Option<Range<usize>>> {
-        // BigTIFF has 64-bit offsets and counts, and 20-byte entries.
-        let big = self.number(2..4)? == 43;
-        let (pointer, count, entry) = if big { (8..16, 8, 20) } else { (4..8, 2, 12) };
-        let directory = self.number(pointer)? as usize;
-        let first = directory.checked_add(count)?;
-        let entries = self.number(directory..first)?;
-        let mut at = first;
-        for _ in 0..entries {
-            if self.number(at..at.checked_add(2)?)? == u64::from(PHOTOMETRIC_INTERPRETATION) {
-                let long = self.number(at + 2..at + 4)? == 4;
-                let value = at + entry - if big { 8 } else { 4 };
+    /// Where the first directory keeps the 16-bit photometric interpretation.
+    fn photometric_value(&self) -> Result<usize, ImageError> {
+        // `BigTIFF` has 64-bit offsets and counts, and 20-byte entries.
+        let big = self.number(2, 2)? == 43;
+        let (pointer, offset, count, entry) = if big { (8, 8, 8, 20) } else { (4, 4, 2, 12) };
+        let directory = self.number(pointer, offset)? as usize;
+        let mut at = directory.saturating_add(count);
+        for _ in 0..self.number(directory, count)? {
+            if self.number(at, 2)? == PHOTOMETRIC_INTERPRETATION {
+                let long = self.number(at + 2, 2)? == 4;
+                let value = at + entry - offset;
                 // A 32-bit number in big-endian order has its low half behind the high one.
-                let low = if long && self.big_endian {
-                    value + 2
-                } else {
-                    value
-                };
-                return Some(Some(low..low + 2));
+                return Ok(if long && self.big_endian { value + 2 } else { value });
             }
-            at = at.checked_add(entry)?;
+            at = at.saturating_add(entry);
         }
-        Some(None)
+        Err(malformed("it has no photometric interpretation"))
     }
 }

@@ -3,9 +3,7 @@
 use image::RgbImage;
 
 use super::{ImageError, Reader, Tags, fail, malformed};
-use crate::preprocess::decode::convert::{
-    clip, clip_float, cmyk_to_rgb, collect_rgb, unpremultiply,
-};
+use crate::preprocess::decode::convert::{clip, clip_float, cmyk_to_rgb, collect_rgb, unpremultiply};
 
 /// How the samples of a pixel become RGB.
 pub(super) enum Meaning {
@@ -34,45 +32,20 @@ pub(super) enum Alpha {
 
 impl Meaning {
     /// The row of Pillow's `OPEN_INFO` for these tags.
-    pub(super) fn of(
-        tags: &Tags,
-        palette: impl FnOnce() -> Result<Vec<u16>, ImageError>,
-    ) -> Result<Self, ImageError> {
+    pub(super) fn of(tags: &Tags, palette: impl FnOnce() -> Result<Vec<u16>, ImageError>) -> Result<Self, ImageError> {
         let jpeg = tags.compression == super::COMPRESSION_JPEG;
         let small = matches!(tags.bits, 1 | 2 | 4 | 8);
-        let key = (
-            tags.photometric,
-            tags.sample_format,
-            tags.bits,
-            tags.samples,
-        );
+        let key = (tags.photometric, tags.sample_format, tags.bits, tags.samples);
         Ok(match key {
-            (0 | 1, 1, _, 1) if small => Self::Gray {
-                inverted: tags.photometric == 0,
-                alpha: false,
-            },
-            (1, 2, 8, 1) | (6, 1, 8, 1) => Self::Gray {
-                inverted: false,
-                alpha: false,
-            },
-            (1, 1, 8, 2) if tags.extra == [2] => Self::Gray {
-                inverted: false,
-                alpha: true,
-            },
-            (0 | 1, 1, 16, 1) => Self::WideGray {
-                mode: if tags.big_endian { "I;16B" } else { "I;16" },
-            },
+            (0 | 1, 1, _, 1) if small => Self::Gray { inverted: tags.photometric == 0, alpha: false },
+            (1, 2, 8, 1) | (6, 1, 8, 1) => Self::Gray { inverted: false, alpha: false },
+            (1, 1, 8, 2) if tags.extra == [2] => Self::Gray { inverted: false, alpha: true },
+            (0 | 1, 1, 16, 1) => Self::WideGray { mode: if tags.big_endian { "I;16B" } else { "I;16" } },
             (1, 2, 16, 1) | (1, 1 | 2, 32, 1) => Self::WideGray { mode: "I" },
             (0 | 1, 3, 32, 1) => Self::FloatGray,
             (2, 1, 8 | 16, 3..) => Self::Rgb(alpha_of(tags)?),
-            (3, 1, _, 1) if small => Self::Palette {
-                colors: entries(&palette()?),
-                alpha: false,
-            },
-            (3, 1, 8, 2) => Self::Palette {
-                colors: entries(&palette()?),
-                alpha: tags.extra == [2],
-            },
+            (3, 1, _, 1) if small => Self::Palette { colors: entries(&palette()?), alpha: false },
+            (3, 1, 8, 2) => Self::Palette { colors: entries(&palette()?), alpha: tags.extra == [2] },
             (5, 1, 8, 4..) | (5, 1, 16, 4) => Self::Cmyk,
             (6, 1, 8, 3) if jpeg && !tags.planar => Self::JpegYcc,
             _ => return Err(tags.unsupported()),
@@ -101,6 +74,8 @@ fn alpha_of(tags: &Tags) -> Result<Alpha, ImageError> {
     match (tags.samples, tags.extra.as_slice()) {
         (3, []) | (4.., [0, ..]) => Ok(Alpha::None),
         (4.., [1, ..]) => Ok(Alpha::Premultiplied),
+        // libtiff takes a fourth plane without a kind for premultiplied alpha.
+        (4, []) if tags.planar && tags.compression != super::COMPRESSION_NONE => Ok(Alpha::Premultiplied),
         (4, []) | (4.., [2 | 999, ..]) => Ok(Alpha::Straight),
         _ => Err(tags.unsupported()),
     }
@@ -109,9 +84,7 @@ fn alpha_of(tags: &Tags) -> Result<Alpha, ImageError> {
 /// Palette entries from the colour map; Pillow keeps the high bytes.
 fn entries(map: &[u16]) -> Vec<[u8; 3]> {
     let count = map.len() / 3;
-    (0..count)
-        .map(|index| [0, 1, 2].map(|channel| (map[channel * count + index] >> 8) as u8))
-        .collect()
+    (0..count).map(|index| [0, 1, 2].map(|channel| (map[channel * count + index] >> 8) as u8)).collect()
 }
 
 /// Uncompressed samples: whole bytes in native order, or packed rows of 1, 2 or 4 bits.
@@ -119,6 +92,7 @@ pub(super) struct Samples<'a> {
     tags: &'a Tags,
     bytes: Vec<u8>,
     row_stride: usize,
+    /// Bytes from one plane to the next of a planar image.
     plane_stride: usize,
 }
 
@@ -128,16 +102,14 @@ impl<'a> Samples<'a> {
         let mut bytes = vec![0; layout.complete_len];
         reader.read_image_bytes(&mut bytes).map_err(fail)?;
         let stride = |length: Option<std::num::NonZeroUsize>| {
-            length
-                .map(std::num::NonZero::get)
-                .ok_or_else(|| malformed("its rows are empty"))
+            length.map(std::num::NonZero::get).ok_or_else(|| malformed("its rows are empty"))
         };
-        Ok(Self {
-            tags,
-            bytes,
-            row_stride: stride(layout.row_stride)?,
-            plane_stride: stride(layout.plane_stride)?,
-        })
+        Ok(Self { tags, bytes, row_stride: stride(layout.row_stride)?, plane_stride: stride(layout.plane_stride)? })
+    }
+
+    /// Samples of 8 bits, interleaved without padding.
+    pub(super) fn interleaved(tags: &'a Tags, bytes: Vec<u8>) -> Self {
+        Self { tags, row_stride: tags.width as usize * usize::from(tags.samples), plane_stride: bytes.len(), bytes }
     }
 
     pub(super) fn to_rgb(&self, meaning: &Meaning) -> RgbImage {
@@ -157,17 +129,12 @@ impl<'a> Samples<'a> {
             }
             Meaning::WideGray { .. } => [clip(self.integer(x, y)); 3],
             Meaning::FloatGray => [clip_float(f32::from_ne_bytes(self.at(0, x, y))); 3],
-            Meaning::Palette { colors, .. } => colors
-                .get(usize::from(self.small(x, y)))
-                .copied()
-                .unwrap_or_default(),
+            Meaning::Palette { colors, .. } => colors.get(usize::from(self.small(x, y))).copied().unwrap_or_default(),
             Meaning::Rgb(Alpha::Premultiplied) => {
                 let rgb = [0, 1, 2].map(|channel| self.high_byte(channel, x, y));
                 unpremultiply(rgb, self.high_byte(3, x, y))
             }
-            Meaning::Rgb(_) | Meaning::JpegYcc => {
-                [0, 1, 2].map(|channel| self.high_byte(channel, x, y))
-            }
+            Meaning::Rgb(_) | Meaning::JpegYcc => [0, 1, 2].map(|channel| self.high_byte(channel, x, y)),
             Meaning::Cmyk => cmyk_to_rgb([0, 1, 2, 3].map(|ink| self.high_byte(ink, x, y))),
         }
     }

@@ -1,84 +1,64 @@
 //! JPEG strips and tiles.
 
 use ::tiff::tags::Tag;
-use image::{GenericImage, RgbImage};
 
-use super::samples::{Alpha, Meaning};
-use super::{ImageError, Reader, Tags, fail, malformed, neutral, truncated};
-use crate::preprocess::decode::convert::{cmyk_to_rgb, collect_rgb};
+use super::samples::{Meaning, Samples};
+use super::{ImageError, Reader, SizeLimit, Tags, fail, malformed, neutral, truncated};
 use crate::preprocess::decode::jpeg::{Colors, decode_samples};
 
-/// Decodes the JPEG of each strip or tile and puts it in its place.
-pub(super) fn decode(
+/// Decodes the JPEG of each strip or tile and puts its samples in their place.
+pub(super) fn read<'a>(
     reader: &mut Reader,
-    tags: &Tags,
+    tags: &'a Tags,
     meaning: &Meaning,
-) -> Result<RgbImage, ImageError> {
-    let (colors, channels) = match meaning {
-        Meaning::JpegYcc => (Colors::FromFile, 3),
-        Meaning::Rgb(Alpha::None) => (Colors::Stored, 3),
-        Meaning::Gray {
-            inverted: false,
-            alpha: false,
-        } => (Colors::Stored, 1),
-        Meaning::Cmyk => (Colors::Stored, 4),
-        _ => return Err(tags.unsupported()),
-    };
-    if tags.planar && channels > 1 || tags.bits != 8 || usize::from(tags.samples) != channels {
+    limit: SizeLimit,
+) -> Result<Samples<'a>, ImageError> {
+    let channels = usize::from(tags.samples);
+    if tags.planar && channels > 1 || tags.bits != 8 {
         return Err(tags.unsupported());
     }
+    let colors = match meaning {
+        Meaning::JpegYcc => Colors::FromFile,
+        _ => Colors::Stored,
+    };
     // Tables shared by all strips: a JPEG file without an image.
-    let tables: Vec<u8> = reader
-        .find_tag_unsigned_vec(Tag::JPEGTables)
-        .map_err(fail)?
-        .unwrap_or_default();
+    let tables: Vec<u8> = reader.find_tag_unsigned_vec(Tag::JPEGTables).map_err(fail)?.unwrap_or_default();
     let chunks = neutral::chunks(reader)?;
     let (chunk_width, chunk_height) = reader.chunk_dimensions();
     let across = tags.width.div_ceil(chunk_width);
 
-    let mut rgb = RgbImage::new(tags.width, tags.height);
+    let pitch = tags.width as usize * channels;
+    let mut bytes = vec![0; pitch * tags.height as usize];
     for (index, chunk) in (0..).zip(chunks) {
         let left = index % across * chunk_width;
-        let Some(top) = (index / across)
-            .checked_mul(chunk_height)
-            .filter(|&top| top < tags.height)
-        else {
+        let Some(top) = (index / across).checked_mul(chunk_height).filter(|&top| top < tags.height) else {
             break;
         };
         let width = chunk_width.min(tags.width - left);
         let height = chunk_height.min(tags.height - top);
         let stream = reader.inner().get_ref().get(chunk).ok_or_else(truncated)?;
-        let stream = with_tables(&tables, stream);
-        let samples = decode_samples(&stream, colors, |w, h| {
+        let strip = decode_samples(&with_tables(&tables, stream), colors, |w, h| {
             // A strip may be padded, but not without measure.
-            let fits = (width..=chunk_width.next_multiple_of(64)).contains(&w)
+            let fits = (width..=chunk_width.saturating_add(64)).contains(&w)
                 && (height..=chunk_height.saturating_add(64)).contains(&h);
             if fits {
-                Ok(())
+                limit.check(w, h)
             } else {
-                Err(malformed(format!(
-                    "a JPEG strip of {width} x {height} pixels is {w} x {h}"
-                )))
+                Err(malformed(format!("a JPEG strip of {width} x {height} pixels is {w} x {h}")))
             }
         })
         .map_err(as_tiff)?;
-        if samples.channels != channels {
+        if strip.channels != channels {
             return Err(malformed("a JPEG strip has other colours than the file"));
         }
-        let pixels = samples
-            .values
-            .chunks_exact(channels)
-            .map(|pixel| match *pixel {
-                [red, green, blue] => [red, green, blue],
-                [cyan, magenta, yellow, black] => cmyk_to_rgb([cyan, magenta, yellow, black]),
-                _ => [pixel[0]; 3],
-            });
-        let strip = collect_rgb(samples.width, samples.height, pixels);
-        let strip = image::imageops::crop_imm(&strip, 0, 0, width, height);
-        rgb.copy_from(&*strip, left, top)
-            .map_err(|error| malformed(error.to_string()))?;
+        let rows = strip.values.chunks_exact(strip.width as usize * channels);
+        for (row, y) in rows.zip(top..top + height) {
+            let at = y as usize * pitch + left as usize * channels;
+            let length = width as usize * channels;
+            bytes[at..at + length].copy_from_slice(&row[..length]);
+        }
     }
-    Ok(rgb)
+    Ok(Samples::interleaved(tags, bytes))
 }
 
 /// The tables without their end marker, then the strip without its start marker.

@@ -1,0 +1,61 @@
+# Set-up and checks. `make demo` and `make test` are all a fresh machine needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+DEMO   := target/demo
+
+.PHONY: setup demo test test-rust test-python lint doc check format clean
+
+setup: $(VENV)/.ready
+	cargo build --release
+
+# The virtual environment holds libonnxruntime and the exporter. The file is written last: an interrupted set-up starts
+# over.
+$(VENV)/.ready: export/pyproject.toml export/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vintern needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint export/constraints.txt --editable 'export[dev]'
+	touch $@
+
+$(DEMO)/package/manifest.json: | setup
+	rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/vintern-export synth tiny $(DEMO)/checkpoint
+	$(BIN)/vintern-export $(DEMO)/checkpoint $(DEMO)/package --precision fp32 --force
+
+demo: setup $(DEMO)/package/manifest.json
+	@echo
+	@echo "This package has random weights: the pipeline is real, the text below means nothing."
+	@echo "image     tests/golden/images/photo_landscape.png"
+	@echo "question  Mô tả hình ảnh một cách chi tiết."
+	@echo
+	./target/release/vintern chat --model $(DEMO)/package --image tests/golden/images/photo_landscape.png \
+		--preset describe --max-new-tokens 64 -- "Mô tả hình ảnh một cách chi tiết."
+
+test: test-rust test-python
+
+test-rust: $(VENV)/.ready
+	rm -rf target/tmp/packages
+	cargo test --all-targets
+	cargo test --doc
+
+test-python: $(VENV)/.ready
+	cd export && ../$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.ready
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	$(BIN)/ruff format --check export
+	$(BIN)/ruff check export
+	cd export && ../$(BIN)/mypy
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+check: lint doc test
+
+format: $(VENV)/.ready
+	cargo fmt
+	$(BIN)/ruff format export
+
+clean:
+	rm -rf target $(VENV)

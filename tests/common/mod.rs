@@ -1,0 +1,97 @@
+//! What several integration tests share: golden data, and the golden checkpoints exported as packages.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the golden data.
+pub fn golden(name: &str) -> PathBuf {
+    repository().join("tests/golden").join(name)
+}
+
+/// A golden JSON file.
+pub fn golden_json(name: &str) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(golden(name)).unwrap()).unwrap()
+}
+
+/// A golden checkpoint (`ckpt_a` or `ckpt_b`) exported with the given precision. Exported once, then shared by all tests.
+pub fn package(checkpoint: &str, precision: &str) -> PathBuf {
+    exported(&format!("{checkpoint}-{precision}"), |exporter, folder| {
+        exporter.arg(golden(checkpoint)).arg(folder).args(["--precision", precision]);
+    })
+}
+
+/// A package of a small random checkpoint, with recorded results inside.
+pub fn tiny_package() -> PathBuf {
+    let checkpoint = exported("tiny-checkpoint", |exporter, folder| {
+        exporter.args(["synth", "tiny"]).arg(folder);
+    });
+    let package = exported("tiny", |exporter, folder| {
+        exporter.arg(&checkpoint).arg(folder).args(["--precision", "fp32"]);
+    });
+    locked("tiny-recorded", || {
+        if !package.join("parity.safetensors").exists() {
+            run(exporter().arg("verify").arg(&package).arg("--record"));
+        }
+    });
+    package
+}
+
+/// A folder made by `vintern-export`, made if it is not there yet.
+pub fn exported(name: &str, arguments: impl FnOnce(&mut Command, &Path)) -> PathBuf {
+    let folder = scratch().join(name);
+    locked(name, || {
+        if !folder.exists() {
+            let mut command = exporter();
+            arguments(&mut command, &folder);
+            run(&mut command);
+        }
+    });
+    folder
+}
+
+/// A Python of the project's environment.
+pub fn python() -> Command {
+    Command::new(tool("python"))
+}
+
+fn exporter() -> Command {
+    Command::new(tool("vintern-export"))
+}
+
+fn tool(name: &str) -> PathBuf {
+    let tool = repository().join(".venv/bin").join(name);
+    assert!(tool.exists(), "{} is missing: run `make setup` first", tool.display());
+    tool
+}
+
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn scratch() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("packages");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Test programs run side by side; only one of them may make a given folder.
+fn locked(name: &str, work: impl FnOnce()) {
+    let lock = File::create(scratch().join(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    work();
+}
+
+/// The program under test.
+pub fn vintern() -> assert_cmd::Command {
+    assert_cmd::Command::new(env!("CARGO_BIN_EXE_vintern"))
+}
