@@ -1,14 +1,29 @@
 //! The command line as it is typed: strings and options. [`super::settings`] makes typed settings of it.
 
+#![expect(clippy::doc_markdown, reason = "the comments on flags are their help texts, which are not Markdown")]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  part of the work failed
+  2  wrong usage or configuration
+  3  the environment: library, provider, memory";
+
+const CHAT_EXAMPLES: &str = "\
+Examples:
+  vintern chat --model DIR --image photo.jpg \"Mô tả hình ảnh một cách chi tiết.\"
+  vintern chat --model DIR --image a.png --image b.png \"<image> <image> So sánh hai ảnh.\"
+  vintern chat --model DIR --image photo.jpg        (a conversation about the image)";
+
 /// Runs Vintern and its InternVL siblings on ONNX Runtime.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100, arg_required_else_help = true)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -17,6 +32,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Ask a question about images, or hold a conversation when no question is given
+    #[command(after_help = CHAT_EXAMPLES)]
     Chat(Box<ChatArgs>),
     /// Show what the model will see of an image: grid, tiles, token count
     Inspect(InspectArgs),
@@ -39,7 +55,7 @@ pub(super) struct RuntimeArgs {
     #[arg(long, value_name = "PATH")]
     pub(super) ort_library: Option<PathBuf>,
     /// Threads the graphs share [default: the number of cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
     /// Tell on stderr where the graphs run, counts and times of each call; -vv also all that ONNX Runtime logs
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -51,10 +67,10 @@ pub(super) struct RuntimeArgs {
 #[command(next_help_heading = "Images")]
 pub(super) struct TilingArgs {
     /// Most tiles of the grid, the thumbnail not counted [default: the package's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) max_tiles: Option<u32>,
     /// Fewest tiles of the grid [default: the package's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) min_tiles: Option<u32>,
     /// Do not append the whole image as one more tile
     #[arg(long)]
@@ -63,7 +79,7 @@ pub(super) struct TilingArgs {
     #[arg(long, value_name = "WHAT", value_enum)]
     pub(super) orientation: Option<OrientationArg>,
     /// Refuse images of more pixels than this
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_PIXELS)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = DEFAULT_MAX_PIXELS)]
     pub(super) max_image_pixels: u64,
 }
 
@@ -120,7 +136,7 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "NAME", value_enum)]
     pub(super) preset: Option<Preset>,
     /// Beams; 1 is greedy search [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) num_beams: Option<usize>,
     /// Makes generated tokens less likely to come again; 1 is off [default: the preset's]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -132,19 +148,19 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "WHEN")]
     pub(super) early_stopping: Option<String>,
     /// No run of N generated tokens occurs twice; 0 is off [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) no_repeat_ngram_size: Option<usize>,
     /// Most tokens to generate [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) max_new_tokens: Option<usize>,
     /// Fewest tokens to generate [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) min_new_tokens: Option<usize>,
     /// Sample at this temperature; 0 is greedy search
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) temperature: Option<f32>,
     /// Sample among the N likeliest tokens; 0 is off [default: 50]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) top_k: Option<usize>,
     /// Sample among the likeliest tokens that together hold this much probability [default: 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -153,7 +169,7 @@ pub(super) struct GenerationArgs {
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) min_p: Option<f32>,
     /// Seed of the sampling [default: another one each time]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) seed: Option<u64>,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -179,10 +195,10 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: Option<PathBuf>,
     /// Side of a tile in pixels [default: the package's, else 448]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) tile_size: Option<u32>,
     /// Language-model tokens of a tile [default: the package's, else 256]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) tokens_per_tile: Option<usize>,
     /// Write each tile as a PNG into this folder
     #[arg(long, value_name = "DIR")]
@@ -224,16 +240,16 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: PathBuf,
     /// Tiles of the grid; the thumbnail comes on top when there are several
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) tiles: u32,
     /// Tokens to generate in each call
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) new_tokens: u32,
     /// Beams of the beam-search call
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) num_beams: u32,
     /// Counted calls of each kind, after one that is not counted
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repeats: u32,
     /// Print one JSON object
     #[arg(long)]

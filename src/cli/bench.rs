@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::output::{milliseconds, print_json, provider_name};
 use super::progress::Progress;
 use super::session::load_engine;
+use super::settings::check_beams;
 use super::system;
 use crate::engine::{Completion, Engine, EngineError, Event, Request, TiledImage, Timings};
 use crate::generate::{BeamSearch, EarlyStopping, GenerationSettings, Strategy};
@@ -74,6 +75,7 @@ impl Spread {
 /// # Errors
 /// When the model cannot be loaded or a call fails.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
+    check_beams(args.num_beams as usize)?;
     let progress = Progress::new();
     let started = Instant::now();
     let package = Package::open(&args.model)?;

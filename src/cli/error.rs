@@ -70,8 +70,11 @@ pub enum CliError {
         source: ImageError,
     },
     /// The settings are out of range.
-    #[error("{}", as_flag(.0))]
-    Settings(#[from] SettingsError),
+    #[error("{message}")]
+    Settings {
+        /// The setting by the name of its flag, its value, what is allowed.
+        message: String,
+    },
     /// The provider spec cannot be honoured.
     #[error(transparent)]
     Provider(#[from] ProviderError),
@@ -115,7 +118,7 @@ impl CliError {
             | Self::Recorded { .. }
             | Self::History { .. }
             | Self::Image { .. }
-            | Self::Settings(_)
+            | Self::Settings { .. }
             | Self::Provider(_)
             | Self::Package(_)
             | Self::Prompt(_) => 2,
@@ -123,6 +126,18 @@ impl CliError {
             Self::Doctor { exit_code, .. } => *exit_code,
             Self::Check(_) | Self::Terminal(_) => 1,
         }
+    }
+}
+
+impl From<SettingsError> for CliError {
+    fn from(error: SettingsError) -> Self {
+        let message = match error {
+            SettingsError::OutOfRange { setting, value, allowed } => {
+                format!("--{} is {value}; it must be {allowed}", setting.replace('_', "-"))
+            }
+            SettingsError::TooManySequences { .. } => error.to_string(),
+        };
+        Self::Settings { message }
     }
 }
 
@@ -149,16 +164,6 @@ fn unreadable(what: &str, file: &Path, error: &std::io::Error) -> String {
         }
         ErrorKind::IsADirectory => format!("is a folder\nhint: pass the {what} file itself"),
         _ => format!("cannot be read: {error}"),
-    }
-}
-
-/// The message of a setting that is out of range, by the name of its flag.
-fn as_flag(error: &SettingsError) -> String {
-    match error {
-        SettingsError::OutOfRange { setting, value, allowed } => {
-            format!("--{} is {value}; it must be {allowed}", setting.replace('_', "-"))
-        }
-        SettingsError::TooManySequences { .. } => error.to_string(),
     }
 }
 

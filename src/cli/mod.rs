@@ -1,6 +1,6 @@
 //! The command line: the engine's first user.
 //!
-//! Arguments are parsed into strings and options ([`args`]), made into typed settings ([`settings`]), and only then does
+//! Arguments are parsed into strings and options (`args`), made into typed settings (`settings`), and only then does
 //! a command start to work.
 
 mod args;

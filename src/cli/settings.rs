@@ -53,11 +53,7 @@ impl GenerationArgs {
             strategy: self.strategy(preset.num_beams)?,
         };
         settings.validate()?;
-        let max_rows = EngineConfig::default().max_rows;
-        if settings.rows() > max_rows {
-            let message = format!("--num-beams is {}; it must be at most {max_rows}", settings.rows());
-            return Err(CliError::usage(message, "more than 10 beams seldom change an answer, and each costs memory"));
-        }
+        check_beams(settings.rows())?;
         Ok(settings)
     }
 
@@ -129,6 +125,22 @@ impl GenerationArgs {
     }
 }
 
+/// Refuses more beams than the engine keeps, before anything is loaded.
+///
+/// # Errors
+/// [`CliError::Usage`].
+pub(super) fn check_beams(num_beams: usize) -> Result<(), CliError> {
+    let max_rows = EngineConfig::default().max_rows;
+    if num_beams <= max_rows {
+        return Ok(());
+    }
+    let message = format!("--num-beams is {num_beams}; it must be at most {max_rows}");
+    Err(CliError::usage(
+        message,
+        "every beam costs as much time and memory as an answer of its own; the model card uses 3",
+    ))
+}
+
 impl TilingArgs {
     /// How to decode images.
     pub(super) fn decode_options(&self, preset: Option<Preset>) -> DecodeOptions {
@@ -148,7 +160,7 @@ impl TilingArgs {
         let max_tiles = self.max_tiles.unwrap_or(defaults.max_tiles);
         let min_tiles = self.min_tiles.unwrap_or(defaults.min_tiles.min(max_tiles));
         if min_tiles > max_tiles {
-            let origin = if self.max_tiles.is_none() { " (the package's)" } else { "" };
+            let origin = if self.max_tiles.is_none() { " (the default)" } else { "" };
             return Err(CliError::usage(
                 format!("--min-tiles {min_tiles} is above --max-tiles {max_tiles}{origin}"),
                 "raise --max-tiles or lower --min-tiles",

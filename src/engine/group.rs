@@ -27,6 +27,10 @@ pub(super) struct Group {
     pub(super) search: Box<dyn Search>,
     /// Cache row of each live beam or sample, and the token it is fed next.
     pub(super) rows: Vec<usize>,
+    /// Whether rows that lose their beam stay with the group: stop strings can leave a step fewer beams than the next.
+    pub(super) keeps_rows: bool,
+    /// Rows kept without a beam. They take part in decoder calls, and nothing is read from what they compute.
+    pub(super) spare: Vec<usize>,
     pub(super) pending: Vec<TokenId>,
     pub(super) text: Option<SettledText>,
     pub(super) stop: StopStrings,
@@ -92,6 +96,11 @@ impl Group {
         let GeneratedSequence { tokens, score, finish } = sequence;
         let text = tokenizer.response_until(&tokens, &self.stop);
         Answer { text, token_ids: tokens, score, finish }
+    }
+
+    /// Every live row of the group.
+    pub(super) fn owned_rows(&self) -> Vec<usize> {
+        [self.rows.as_slice(), &self.spare].concat()
     }
 
     /// Whether its interrupt was raised.

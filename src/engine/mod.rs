@@ -43,7 +43,7 @@ use rows::{Position, RowContents};
 pub struct EngineConfig {
     /// Most cache rows, so most sequences that generate at once.
     pub max_rows: usize,
-    /// Prompt tokens a step prefills at most; between two chunks running groups make a step.
+    /// Prompt tokens a step prefills at most, and at least one; between two chunks running groups make a step.
     pub prefill_chunk: usize,
     /// Bytes of image embeddings kept for further questions.
     pub image_cache_bytes: usize,
@@ -209,7 +209,7 @@ impl Engine {
         }
         while let Some(index) = self.running.iter().position(Group::is_cancelled) {
             let group = self.running.remove(index);
-            let rows = group.rows.clone();
+            let rows = group.owned_rows();
             self.finish(group, on_event);
             self.release(rows, on_event);
         }
@@ -226,7 +226,7 @@ impl Engine {
         for (mut group, advance) in std::mem::take(&mut self.running).into_iter().zip(advances) {
             let outcome = match advance {
                 Ok(Advance::Continue(next)) => self.hand_over_rows(&mut group, &next).map(|rows| (true, rows)),
-                Ok(Advance::Finished) => Ok((false, group.rows.clone())),
+                Ok(Advance::Finished) => Ok((false, group.owned_rows())),
                 Err(error) => Err(error.into()),
             };
             group.timings.steps.push(started.elapsed());
@@ -236,7 +236,7 @@ impl Engine {
                     self.tell(group, goes_on, on_event);
                 }
                 Err(error) => {
-                    freed.append(&mut group.rows);
+                    freed.extend(group.owned_rows());
                     on_event(Event::Failed { id: group.id, error });
                 }
             }
@@ -253,6 +253,9 @@ impl Engine {
                 self.model.embeddings.lookup(token, embeds.row_mut(row).into_slice().unwrap_or_default())?;
                 pasts[row] = self.contents.len(row);
             }
+            for &row in &group.spare {
+                pasts[row] = self.contents.len(row);
+            }
         }
         let logits = self.model.decoder.step(0..self.live, &pasts, embeds.view())?;
         for group in &self.running {
@@ -265,12 +268,15 @@ impl Engine {
 
     /// Lets the rows of a group change hands for its next step; returns those it no longer needs.
     fn hand_over_rows(&mut self, group: &mut Group, next: &[NextRow]) -> Result<Vec<usize>, EngineError> {
-        let change = rows::reassign(next, &group.rows, &self.contents);
+        let mut change = rows::reassign(next, &group.rows, &group.spare, &self.contents);
         for (from, to) in change.copies {
             self.copy_row(from, to)?;
         }
         group.rows = change.rows;
         group.pending = next.iter().map(|row| row.token).collect();
+        if group.keeps_rows {
+            group.spare = std::mem::take(&mut change.freed);
+        }
         Ok(change.freed)
     }
 
@@ -310,21 +316,22 @@ impl Engine {
             if let Err(error) = self.copy_row(self.live, row) {
                 return self.fail_running(&error, on_event);
             }
-            for moved in self.running.iter_mut().flat_map(|group| &mut group.rows).filter(|owned| **owned == self.live)
-            {
+            let owned = self.running.iter_mut().flat_map(|group| group.rows.iter_mut().chain(&mut group.spare));
+            for moved in owned.filter(|owned| **owned == self.live) {
                 *moved = row;
             }
         }
     }
 
-    /// A decoder call failed: nothing that took part in it can go on.
+    /// A decoder call failed: nothing that took part in it can go on. The prompt at hand can: its row was not live.
     fn fail_running(&mut self, error: &ModelError, on_event: &mut dyn FnMut(Event)) {
         let message = error.to_string();
         for group in std::mem::take(&mut self.running) {
             on_event(Event::Failed { id: group.id, error: EngineError::Step { message: message.clone() } });
         }
         self.live = 0;
-        self.contents.resize(self.model.decoder.reserved().0, &[]);
+        let kept: Vec<usize> = self.preparing.iter().map(|preparing| preparing.row).collect();
+        self.contents.resize(self.model.decoder.reserved().0, &kept);
     }
 }
 

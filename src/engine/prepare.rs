@@ -18,7 +18,7 @@ use crate::preprocess;
 pub(super) struct Preparing {
     pub(super) group: Group,
     /// Cache row that takes the prompt, not live yet.
-    row: usize,
+    pub(super) row: usize,
     /// Positions of the prompt that the row holds.
     filled: usize,
     /// Embeddings of the image at hand, as far as its tiles are done.
@@ -155,7 +155,7 @@ impl Engine {
     fn prefill_chunk(&mut self, preparing: &mut Preparing) -> Result<Option<Advance>, EngineError> {
         let started = Instant::now();
         let group = &mut preparing.group;
-        let end = group.prompt.len().min(preparing.filled + self.config.prefill_chunk);
+        let end = group.prompt.len().min(preparing.filled + self.config.prefill_chunk.max(1));
         let positions = &group.prompt[preparing.filled..end];
         let mut embeds = Array2::zeros((positions.len(), self.model.embeddings.hidden_size()));
         self.embed(positions, &group.images, &group.embeds, embeds.view_mut())?;
@@ -193,7 +193,8 @@ impl Engine {
     fn start(&mut self, preparing: Preparing, advance: Advance, on_event: &mut dyn FnMut(Event)) {
         let Preparing { mut group, row: prompt_row, .. } = preparing;
         let Advance::Continue(next) = advance else { return self.finish(group, on_event) };
-        let rows = self.live..self.live + next.len();
+        let wanted = if group.keeps_rows { group.max_rows } else { next.len() };
+        let rows = self.live..self.live + wanted;
         for row in rows.clone().filter(|row| *row != prompt_row) {
             if let Err(error) = self.copy_row(prompt_row, row) {
                 return on_event(Event::Failed { id: group.id, error: error.into() });
@@ -201,16 +202,19 @@ impl Engine {
         }
         self.live = rows.end;
         group.rows = rows.collect();
+        group.spare = group.rows.split_off(next.len());
         group.pending = next.iter().map(|row| row.token).collect();
         self.tell(group, true, on_event);
     }
 }
 
 impl Preparing {
-    /// Whether the embeddings of an image are missing and some of its positions are yet to be computed.
+    /// Whether the embeddings of an image are missing and some of its positions are yet to be computed. An image that is
+    /// there twice is needed once: positions take the embeddings of the first image of their digest.
     fn is_needed(&self, image: usize) -> bool {
         let wanted = self.group.images[image].digest();
         self.group.embeds[image].is_none()
+            && self.group.images[..image].iter().all(|earlier| earlier.digest() != wanted)
             && self.group.prompt[self.filled..]
                 .iter()
                 .any(|position| matches!(position, Position::Image { digest, .. } if *digest == wanted))

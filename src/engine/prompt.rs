@@ -7,7 +7,7 @@ use super::group::{Group, SettledText};
 use super::request::{Request, RequestId, TiledImage, Timings, Usage};
 use super::rows::Position;
 use super::{Engine, EngineError};
-use crate::generate::{self, GenerationSettings, StopRule, TokenId};
+use crate::generate::{self, GenerationSettings, StopRule, Strategy, TokenId};
 use crate::graph::Interrupt;
 use crate::prompt::{
     Conversation, EncodedPrompt, StopStrings, Template, Tokenizer, encode_prompt, expand_images, insert_image_mark,
@@ -68,6 +68,8 @@ impl Engine {
             capacity: usage.prompt_tokens + settings.max_new_tokens,
             search: generate::start(&settings, self.manifest.tokens.eos, rule)?,
             rows: Vec::new(),
+            keeps_rows: matches!(settings.strategy, Strategy::Beam(_)) && !stop.is_empty(),
+            spare: Vec::new(),
             pending: Vec::new(),
             text,
             stop,

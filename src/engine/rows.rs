@@ -84,13 +84,11 @@ pub(super) struct Reassignment {
     pub(super) freed: Vec<usize>,
 }
 
-/// Gives each next beam a row: the first child of a parent stays in its parent's row; further children take the row of
-/// a beam without children, the one that shares most with their parent, so that least is copied.
-pub(super) fn reassign(next: &[NextRow], rows: &[usize], contents: &RowContents) -> Reassignment {
-    let mut free: Vec<usize> = (0..rows.len())
-        .filter(|parent| next.iter().all(|row| row.parent != *parent))
-        .map(|parent| rows[parent])
-        .collect();
+/// Gives each next beam a row: the first child of a parent stays in its parent's row; further children take a spare row
+/// or that of a beam without children, the one that shares most with their parent, so that least is copied.
+pub(super) fn reassign(next: &[NextRow], rows: &[usize], spare: &[usize], contents: &RowContents) -> Reassignment {
+    let childless = (0..rows.len()).filter(|parent| next.iter().all(|row| row.parent != *parent));
+    let mut free: Vec<usize> = childless.map(|parent| rows[parent]).chain(spare.iter().copied()).collect();
     let mut taken = vec![false; rows.len()];
     let mut copies = Vec::new();
     let mut assigned = Vec::with_capacity(next.len());
@@ -125,14 +123,21 @@ mod tests {
     #[test]
     fn beams_that_keep_their_parents_copy_nothing() {
         let contents = contents(&[&[1, 2], &[1, 3], &[1, 4]]);
-        let change = reassign(&next(&[2, 0, 1]), &[0, 1, 2], &contents);
+        let change = reassign(&next(&[2, 0, 1]), &[0, 1, 2], &[], &contents);
         assert_eq!(change, Reassignment { rows: vec![2, 0, 1], copies: vec![], freed: vec![] });
     }
 
     #[test]
     fn a_second_child_takes_the_dead_row_that_shares_most() {
         let contents = contents(&[&[1, 2, 9], &[7, 2, 3], &[1, 2, 5]]);
-        let change = reassign(&next(&[0, 0]), &[0, 1, 2], &contents);
+        let change = reassign(&next(&[0, 0]), &[0, 1, 2], &[], &contents);
+        assert_eq!(change, Reassignment { rows: vec![0, 2], copies: vec![(0, 2)], freed: vec![1] });
+    }
+
+    #[test]
+    fn beams_that_come_back_take_spare_rows() {
+        let contents = contents(&[&[1, 2], &[1, 3], &[1, 2, 7]]);
+        let change = reassign(&next(&[0, 0]), &[0], &[1, 2], &contents);
         assert_eq!(change, Reassignment { rows: vec![0, 2], copies: vec![(0, 2)], freed: vec![1] });
     }
 

@@ -32,7 +32,10 @@ pub enum PackageError {
         source: serde_json::Error,
     },
     /// The file is a manifest of something else.
-    #[error("{} has format {found}, expected \"{FORMAT}\"", file.display())]
+    #[error(
+        "{} has format {found}, expected \"{FORMAT}\"\nhint: pass the folder that vintern-export wrote",
+        file.display()
+    )]
     Format {
         /// The manifest.
         file: PathBuf,
@@ -51,7 +54,7 @@ pub enum PackageError {
         found: String,
     },
     /// A field holds a value that cannot be worked with.
-    #[error("{}: {field} is {found}, expected {expected}", file.display())]
+    #[error("{}: {field} is {found}, expected {expected}\nhint: the manifest was changed; export again", file.display())]
     Field {
         /// The manifest.
         file: PathBuf,
@@ -63,7 +66,10 @@ pub enum PackageError {
         expected: &'static str,
     },
     /// A file name that would leave the package's folder.
-    #[error("{}/manifest.json names the file {name:?}; only bare file names inside the package are allowed", folder.display())]
+    #[error(
+        "{}/manifest.json names the file {name:?}; only bare file names inside the package are allowed\nhint: the manifest was changed; do not use a package of unknown origin",
+        folder.display()
+    )]
     FileName {
         /// The package.
         folder: PathBuf,

@@ -135,13 +135,6 @@ impl Package {
     }
 }
 
-/// Only what is needed to tell whether the rest can be understood.
-#[derive(serde::Deserialize)]
-struct Header {
-    format: Option<serde_json::Value>,
-    format_version: Option<serde_json::Value>,
-}
-
 fn read_manifest(folder: &Path) -> Result<Manifest, PackageError> {
     if !folder.is_dir() {
         return Err(PackageError::NoFolder { folder: folder.to_path_buf() });
@@ -155,12 +148,14 @@ fn read_manifest(folder: &Path) -> Result<Manifest, PackageError> {
         Err(source) => return Err(PackageError::Read { file, source }),
     };
     let broken = |source| PackageError::Manifest { file: file.clone(), source };
-    let header: Header = serde_json::from_slice(&text).map_err(broken)?;
-    let format = header.format.unwrap_or_default();
+    // Only what is needed to tell whether the rest can be understood.
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&text).map_err(broken)?;
+    let field = |name| fields.get(name).cloned().unwrap_or_default();
+    let format = field("format");
     if format != FORMAT {
         return Err(PackageError::Format { file, found: format.to_string() });
     }
-    let version = header.format_version.unwrap_or_default();
+    let version = field("format_version");
     if version != FORMAT_VERSION {
         return Err(PackageError::FormatVersion { file, found: version.to_string() });
     }

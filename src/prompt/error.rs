@@ -22,8 +22,8 @@ pub enum PromptError {
 
     /// More images than `<image>` marks in the whole conversation.
     #[error(
-        "{images} image(s) given, but the conversation has {marks} <image> mark(s); \
-         write one <image> for each image in the question or in the history \
+        "{images} image(s) given, but the conversation has {marks} <image> mark(s)\n\
+         hint: write one <image> for each image in the question or in the history \
          (a mark is added by itself only when no history is given)"
     )]
     ImageMarks {
@@ -36,7 +36,8 @@ pub enum PromptError {
     /// The prompt has more or fewer image placeholder tokens than there are image embeddings.
     #[error(
         "the prompt has {found} <IMG_CONTEXT> token(s), but the images give {expected} \
-         embedding(s); remove any literal <IMG_CONTEXT> from the question, the history and \
+         embedding(s)\n\
+         hint: remove any literal <IMG_CONTEXT> from the question, the history and \
          the system message"
     )]
     ImageTokens {
@@ -73,8 +74,8 @@ pub enum PromptError {
 
     /// A token the package names is not in the tokenizer file.
     #[error(
-        "the package says that the {role} token has id {id}, but {} has no such token; \
-         the tokenizer and the manifest are not of the same checkpoint",
+        "the package says that the {role} token has id {id}, but {} has no such token\n\
+         hint: the tokenizer and the manifest are not of the same checkpoint; copy the package again",
         path.display()
     )]
     MissingToken {
@@ -89,7 +90,8 @@ pub enum PromptError {
     /// A token the package names has another text in the tokenizer file.
     #[error(
         "the package says that the {role} token has id {id}, which should be {expected:?}, \
-         but in {} it is {found:?}; the tokenizer and the manifest are not of the same checkpoint",
+         but in {} it is {found:?}\n\
+         hint: the tokenizer and the manifest are not of the same checkpoint; copy the package again",
         path.display()
     )]
     TokenText {

@@ -2,3 +2,18 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+
+mod chat_json;
+mod conversation;
+mod doctor;
+mod help;
+mod images;
+mod inspect;
+mod library;
+mod packages;
+mod processes;
+mod prompts;
+mod settings;
+mod support;
+mod terminal;
+mod verify;

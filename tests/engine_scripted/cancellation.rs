@@ -55,10 +55,11 @@ fn before_the_first_step() {
     let switch = Interrupt::new();
     switch.raise();
     let request = Request { images: vec![picture(&[1])], ..question(1, greedy(3)) };
-    let id = lab.engine.submit(request, &switch).unwrap();
+    let id = lab.submit_under(request, &switch);
     lab.finish();
     assert_eq!(lab.completion(id).answers[0].finish, FinishReason::Cancelled);
-    assert_eq!((lab.probe.look().calls.len(), lab.probe.look().tiles), (0, [0, 0]));
+    let seen = lab.probe.look();
+    assert_eq!((seen.calls.len(), seen.tiles), (0, [0, 0]));
 }
 
 #[test]
@@ -143,7 +144,7 @@ fn all_at_once() {
     for number in 0..6 {
         let images = if number % 2 == 0 { vec![picture(&[number, 2])] } else { Vec::new() };
         let request = Request { images, ..question(number, to_the_end(beams(3, 30))) };
-        lab.engine.submit(request, &switch).unwrap();
+        lab.submit_under(request, &switch);
     }
     lab.steps(25);
     switch.raise();

@@ -48,9 +48,9 @@ fn unusable_logits_fail_their_request_alone() {
 
 /// Makes the decoder calls with these numbers fail.
 fn fail_calls(lab: &Lab, wanted: impl Fn(usize) -> bool + Send + 'static) {
-    lab.probe.look().on_decoder = Some(Box::new(move |number| match wanted(number) {
-        true => Err(GraphError::Run { graph: "decoder".into(), message: "the device is gone".into() }),
-        false => Ok(()),
+    lab.probe.look().on_decoder = Some(Box::new(move |number| {
+        let error = || GraphError::Run { graph: "decoder".into(), message: "the device is gone".into() };
+        if wanted(number) { Err(error()) } else { Ok(()) }
     }));
 }
 
@@ -126,6 +126,28 @@ fn a_decoder_that_stays_broken_fails_all_and_the_engine_comes_to_rest() {
     }
     lab.probe.look().on_decoder = None;
     assert_served(&mut lab, &question(1, beams(3, 5)));
+}
+
+#[test]
+fn a_cache_that_cannot_grow_fails_its_request_alone() {
+    let setup = Setup::remembering().chunk(1000);
+    for running in [false, true] {
+        let mut lab = setup.build();
+        let small = question(1, to_the_end(greedy(20)));
+        let first = lab.submit(small.clone());
+        lab.step_until(|lab| !running && lab.engine.is_idle() || running && lab.probe.look().calls.len() == 3);
+        lab.probe.look().on_reserve =
+            Some(Box::new(|_| Err(GraphError::OutOfMemory { what: "a cache".into(), message: "bad_alloc".into() })));
+        let large = lab.submit(question("7: a prompt with another beginning", beams(15, 900)));
+        lab.step();
+        lab.probe.look().on_reserve = None;
+        lab.finish();
+        assert!(lab.error(large).to_string().contains("no memory for a cache"));
+        assert_eq!(sequences(lab.completion(first)), oracle::answers(&setup, &small));
+        for request in [question("1", beams(3, 5)), small] {
+            assert_served(&mut lab, &request);
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use vintern::preprocess::TilingOptions;
 use vintern::prompt::{TokenRoles, Tokenizer};
 
 use crate::network::{self, EMBEDDINGS, LanguageModel, PerTile, Probe, TILE, TOKENS_PER_TILE, remembering};
+use crate::oracle;
 
 /// What the packages of these tests say before each conversation.
 pub const SYSTEM_MESSAGE: &str = "s";
@@ -86,9 +87,8 @@ impl Setup {
         let manifest = self.manifest();
         let sizes = &manifest.architecture;
         let tokenizer = tokenizer();
-        let header = tokenizer.encode("<|im_start|>assistant\n").unwrap();
         let probe = Probe::default();
-        let decoder = network::Decoder::new(self.model.clone(), header, self.vocab, probe.clone());
+        let decoder = network::Decoder::new(self.model.clone(), self.vocab, probe.clone());
         let (encoder, projector) = (PerTile::encoder(probe.clone()), PerTile::projector(probe.clone()));
         let model = Model {
             vision: VisionTower::new(Box::new(encoder), Box::new(projector), sizes),
@@ -124,13 +124,19 @@ pub struct Lab {
 
 impl Lab {
     pub fn submit(&mut self, request: Request) -> RequestId {
-        self.engine.submit(request, &Interrupt::new()).unwrap()
+        self.submit_with_switch(request).0
     }
 
     /// Takes a request in that the returned switch cancels.
     pub fn submit_with_switch(&mut self, request: Request) -> (RequestId, Interrupt) {
         let switch = Interrupt::new();
-        (self.engine.submit(request, &switch).unwrap(), switch)
+        (self.submit_under(request, &switch), switch)
+    }
+
+    /// Takes a request in that `switch` cancels.
+    pub fn submit_under(&mut self, request: Request, switch: &Interrupt) -> RequestId {
+        self.probe.look().announce(oracle::prompt(&request));
+        self.engine.submit(request, switch).unwrap()
     }
 
     pub fn refuse(&mut self, request: Request) -> EngineError {

@@ -46,11 +46,29 @@ pub struct Seen {
     pub tiles: [usize; 2],
     pub on_decoder: Option<Hook>,
     pub on_vision: Option<Hook>,
+    pub on_reserve: Option<Hook>,
+    /// Prompts that were submitted.
+    prompts: Vec<Vec<u32>>,
+    reserve_calls: usize,
     generated: Vec<Option<usize>>,
     decoder_calls: usize,
 }
 
 impl Seen {
+    /// Tells the network of a prompt, so that it can tell half a prompt from a whole one.
+    pub fn announce(&mut self, prompt: Vec<u32>) {
+        self.prompts.push(prompt);
+    }
+
+    /// Prompt and answer of a row, if the prompt is complete.
+    fn split<'a>(&self, row: &'a [u32]) -> Option<(&'a [u32], &'a [u32])> {
+        if self.prompts.iter().any(|prompt| prompt.len() > row.len() && prompt.starts_with(row)) {
+            return None;
+        }
+        let whole = self.prompts.iter().filter(|prompt| row.starts_with(prompt)).map(Vec::len).max();
+        whole.map(|length| row.split_at(length))
+    }
+
     /// Calls that worked on prompts.
     pub fn prefills(&self) -> Vec<&Call> {
         self.calls.iter().filter(|call| call.is_prefill()).collect()
@@ -77,38 +95,35 @@ impl Probe {
     }
 }
 
-/// The decoder: the scripted one with a probe. `header` are the tokens every prompt ends with.
+/// The decoder: the scripted one with a probe.
 pub struct Decoder {
     inner: ScriptedDecoder,
     probe: Probe,
 }
 
 impl Decoder {
-    pub fn new(model: LanguageModel, header: Vec<u32>, vocab: usize, probe: Probe) -> Self {
+    pub fn new(model: LanguageModel, vocab: usize, probe: Probe) -> Self {
         let notes = probe.clone();
-        let script = move |row: &[u32]| match split(row, &header) {
-            Some((prompt, answer)) => {
-                notes.look().generated.push(Some(answer.len()));
-                model(prompt, answer)
-            }
-            // Half a prompt: whoever takes these for logits must fail.
-            None => {
-                notes.look().generated.push(None);
-                vec![f32::NAN; vocab]
-            }
+        let script = move |row: &[u32]| {
+            let mut seen = notes.look();
+            let split = seen.split(row);
+            seen.generated.push(split.map(|(_, answer)| answer.len()));
+            // Half a prompt: whoever takes what follows it for logits must fail.
+            split.map_or_else(|| vec![f32::NAN; vocab], |(prompt, answer)| model(prompt, answer))
         };
         Self { inner: ScriptedDecoder::new(Box::new(script)), probe }
     }
 }
 
-/// Prompt and answer of a row, if the prompt is complete.
-fn split<'a>(row: &'a [u32], header: &[u32]) -> Option<(&'a [u32], &'a [u32])> {
-    let start = row.iter().rposition(|token| *token == header[0])?;
-    row[start..].starts_with(header).then(|| row.split_at(start + header.len()))
-}
-
 impl CachedGraph for Decoder {
     fn reserve(&mut self, rows: usize, capacity: usize, keep: &[CachedRow]) -> Result<(), GraphError> {
+        let mut seen = self.probe.look();
+        let number = seen.reserve_calls;
+        seen.reserve_calls += 1;
+        if let Some(hook) = &mut seen.on_reserve {
+            hook(number)?;
+        }
+        drop(seen);
         self.inner.reserve(rows, capacity, keep)
     }
 

@@ -48,6 +48,15 @@ pub fn answers(setup: &Setup, request: &Request) -> Vec<GeneratedSequence> {
 
 /// The answers to a request as they stand after no step, after one, and so on to the end.
 pub fn course(setup: &Setup, request: &Request) -> Vec<Vec<GeneratedSequence>> {
+    steps(setup, request).into_iter().map(|(answers, _)| answers).collect()
+}
+
+/// How many beams or samples run after each step.
+pub fn widths(setup: &Setup, request: &Request) -> Vec<usize> {
+    steps(setup, request).into_iter().map(|(_, rows)| rows).collect()
+}
+
+fn steps(setup: &Setup, request: &Request) -> Vec<(Vec<GeneratedSequence>, usize)> {
     let prompt = prompt(request);
     let room = setup.max_length - prompt.len();
     let max_new_tokens = request.settings.max_new_tokens.min(room);
@@ -56,14 +65,15 @@ pub fn course(setup: &Setup, request: &Request) -> Vec<Vec<GeneratedSequence>> {
     let stop = (!stop.is_empty()).then(|| Box::new(Holds(stop)) as Box<dyn StopRule>);
     let mut search: Box<dyn Search> = start(&settings, setup.eos, stop).unwrap();
     let mut rows: Vec<Vec<TokenId>> = vec![Vec::new()];
-    let mut course = vec![search.results()];
+    let mut steps = vec![(search.results(), 1)];
     loop {
         let logits: Vec<f32> = rows.iter().flat_map(|answer| (setup.model)(&prompt, answer)).collect();
         let logits = Array2::from_shape_vec((rows.len(), setup.vocab), logits).unwrap();
         let advance = search.advance(logits.view()).unwrap();
-        course.push(search.results());
+        let width = if let Advance::Continue(next) = &advance { next.len() } else { 0 };
+        steps.push((search.results(), width));
         match advance {
-            Advance::Finished => return course,
+            Advance::Finished => return steps,
             Advance::Continue(next) => {
                 rows = next.iter().map(|row| [&rows[row.parent][..], &[row.token]].concat()).collect();
             }

@@ -57,7 +57,7 @@ fn request() -> impl Strategy<Value = Request> {
     let texts = prop::sample::select(vec!["1", "2", "2 and more", "2 and more still", "3: a rather longer question"]);
     let history = prop_oneof![
         3 => Just(None),
-        1 => Just(Some(vec![Turn { question: "1".to_owned(), answer: Some("!\"".to_owned()) }])),
+        1 => Just(Some(vec![Turn { question: "5".to_owned(), answer: Some("!\"".to_owned()) }])),
     ];
     let images = prop_oneof![
         2 => Just(Vec::new()),
@@ -82,7 +82,7 @@ fn visits() -> impl Strategy<Value = Vec<Visit>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn each_request_is_answered_as_if_it_were_alone(

@@ -1,6 +1,12 @@
 //! What the engine asks of the network, and when requests get their rows.
 
-use crate::harness::{Setup, beams, greedy, question, samples, sequences, to_the_end};
+use std::sync::Arc;
+
+use vintern::engine::Request;
+use vintern::generate::{BeamSearch, EarlyStopping, GenerationSettings, Strategy};
+
+use crate::harness::{END_OF_TURN, Setup, beams, greedy, question, samples, sequences, to_the_end};
+use crate::network::{Call, EMBEDDINGS, remembering};
 use crate::oracle;
 
 #[test]
@@ -14,7 +20,7 @@ fn one_prefill_a_request_however_many_beams() {
         let seen = lab.probe.look();
         let positions: Vec<usize> = seen.prefills().iter().map(|call| call.positions).collect();
         let mut expected = vec![5; prompt / 5];
-        expected.extend((prompt % 5 > 0).then_some(prompt % 5));
+        expected.extend(Some(prompt % 5).filter(|rest| *rest > 0));
         assert_eq!(positions, expected);
         assert!(seen.prefills().iter().all(|call| call.rows == (0..1)));
         let decodes = seen.decodes();
@@ -65,8 +71,17 @@ fn prefill_and_decode_alternate() {
     lab.submit(question("2 and a question that takes more than a chunk or two", greedy(3)));
     lab.steps(6);
     let seen = lab.probe.look();
-    let kinds: Vec<bool> = seen.calls[before..].iter().map(super::network::Call::is_prefill).collect();
+    let kinds: Vec<bool> = seen.calls[before..].iter().map(Call::is_prefill).collect();
     assert_eq!(kinds, [true, false].repeat(6));
+}
+
+#[test]
+fn a_chunk_of_no_tokens_is_one_of_one() {
+    let setup = Setup::remembering().chunk(0);
+    let request = question(1, beams(2, 4));
+    let mut lab = setup.build();
+    assert_eq!(sequences(&lab.ask(request.clone())), oracle::answers(&setup, &request));
+    assert_eq!(lab.probe.look().prefills().len(), oracle::prompt(&request).len());
 }
 
 #[test]
@@ -100,7 +115,7 @@ fn rows_never_exceed_the_limit_whatever_the_mix() {
 #[test]
 fn beams_that_stop_strings_took_away_come_back() {
     let stops = stops_after_all_but('!');
-    let mut narrowed = 0;
+    let mut grown = 0;
     for number in 0..40 {
         let setup = Setup::remembering().chunk(1000);
         let mut request = question(number, to_the_end(beams(4, 8)));
@@ -108,14 +123,37 @@ fn beams_that_stop_strings_took_away_come_back() {
         let expected = oracle::answers(&setup, &request);
         let mut lab = setup.build();
         let other = question(1000 + number, to_the_end(greedy(14)));
-        let (id, company) = (lab.submit(request), lab.submit(other.clone()));
+        let (id, company) = (lab.submit(request.clone()), lab.submit(other.clone()));
         lab.finish();
         assert_eq!(sequences(lab.completion(id)), expected, "question {number}");
         assert_eq!(sequences(lab.completion(company)), oracle::answers(&setup, &other));
-        let rows: Vec<usize> = lab.probe.look().decodes().iter().map(|call| call.rows.len()).collect();
-        narrowed += usize::from(rows.windows(2).any(|pair| pair[0] < 4 && pair[1] > pair[0]));
+        grown +=
+            usize::from(oracle::widths(&setup, &request)[1..].windows(2).any(|pair| pair[0] > 0 && pair[1] > pair[0]));
     }
-    println!("{narrowed} of 40 grew again");
+    assert!(grown > 0, "no search lost beams and found others");
+}
+
+/// Of the 16 B candidates that a search of B beams looks at in its first step, stop strings end all but one.
+#[test]
+fn a_search_that_starts_with_one_beam_gets_the_others_later() {
+    let likely = 0..32_u32;
+    let later = remembering(EMBEDDINGS, 90, END_OF_TURN);
+    let setup = Setup::text(Arc::new(move |prompt, answer| match answer {
+        [] => (0..EMBEDDINGS).map(|id| if id < 32 { 5.0 - id as f32 / 100.0 } else { -5.0 }).collect(),
+        _ => later(prompt, answer),
+    }));
+    let stop: Vec<String> = likely.take(31).map(|id| oracle::TOKENIZER.decode(&[id], false)).collect();
+    // Never done before the end, for the first step finishes as many sequences as a search keeps.
+    let beam = BeamSearch { num_beams: 2, length_penalty: 2.0, early_stopping: EarlyStopping::Never };
+    let settings = GenerationSettings { strategy: Strategy::Beam(beam), ..to_the_end(greedy(10)) };
+    let request = Request { stop, ..question(1, settings) };
+    assert_eq!(oracle::widths(&setup, &request)[1..3], [1, 2]);
+    let mut lab = setup.build();
+    let other = question(2, to_the_end(beams(3, 15)));
+    let (id, company) = (lab.submit(request.clone()), lab.submit(other.clone()));
+    lab.finish();
+    assert_eq!(sequences(lab.completion(id)), oracle::answers(&setup, &request));
+    assert_eq!(sequences(lab.completion(company)), oracle::answers(&setup, &other));
 }
 
 /// Stop strings of two characters: every pair of the small vocabulary's characters whose first is not `free`, except

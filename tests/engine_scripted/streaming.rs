@@ -132,11 +132,8 @@ fn random_bytes_are_told_as_they_decode() {
             1 => beams(2 + number % 4, 25),
             _ => samples(1, number as u64, 40),
         };
-        let stop = if number % 2 == 0 { vec!["a".into(), "\u{fffd}".into(), ")".into()] } else { Vec::new() };
-        let request = Request {
-            stop: stop.into_iter().filter(|stop| stop != "\u{fffd}").collect(),
-            ..question(number, settings)
-        };
+        let stop = if number % 2 == 0 { vec!["a".into(), ")".into()] } else { Vec::new() };
+        let request = Request { stop, ..question(number, settings) };
         let (_, text) = told(&mut lab, &request);
         let Some(Event::Finished { completion, .. }) = lab.events.last() else { panic!() };
         let decoded = TOKENIZER.decode(&completion.answers[0].token_ids, true);

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_NAMES_IN_MESSAGE = 4
+UNTIED_WARNING = "config.json tie_word_embeddings is false, but the weights hold no output matrix; the token embeddings take its place"
 
 
 class TensorSource:
@@ -96,6 +97,8 @@ class Checkpoint:
         try:
             self._files.extend(SafetensorsFile(path) for path in self.weight_files)
             self._sources = self._match_tensors()
+            if self.config.says_untied and LM_HEAD not in self:
+                self.warnings += (UNTIED_WARNING,)
         except BaseException:
             self.close()
             raise

@@ -16,8 +16,7 @@ HARMLESS_ROPE_TYPES = ("default", "dynamic")
 def read_language(fields: Fields) -> LanguageConfig:
     """Reads a Qwen2 configuration; the defaults are those of ``Qwen2Config``."""
     model_type = fields.text("model_type", None)
-    architectures = fields.values.get("architectures") or ["Qwen2ForCausalLM"]
-    if architectures[0] not in ("Qwen2ForCausalLM", "Qwen2Model"):
+    if fields.class_name("Qwen2ForCausalLM") not in ("Qwen2ForCausalLM", "Qwen2Model"):
         raise fields.refuse("architectures", "Qwen2ForCausalLM (the Qwen2 and Qwen2.5 language models)")
     if model_type not in (None, "qwen2"):
         raise fields.refuse("model_type", "qwen2")
@@ -29,22 +28,24 @@ def read_language(fields: Fields) -> LanguageConfig:
     kv_heads = fields.integer("num_key_value_heads", default_kv_heads)
     if heads % kv_heads:
         raise fields.refuse("num_key_value_heads", f"a divisor of num_attention_heads = {heads}")
-    if "head_dim" not in fields and hidden % heads:
+    has_head_dim = fields.values.get("head_dim") is not None
+    if not has_head_dim and hidden % heads:
         raise fields.refuse("num_attention_heads", f"a divisor of hidden_size = {hidden}")
     head_dim = fields.integer("head_dim", hidden // heads)
-    if head_dim % 16:
+    if head_dim % 2:
         raise fields.refuse(
-            "head_dim" if "head_dim" in fields else "hidden_size",
-            f"head sizes divisible by 16 (GroupQueryAttention with rotary embedding); this one is {head_dim}",
+            "head_dim" if has_head_dim else "hidden_size",
+            f"even head sizes (the rotary embedding turns pairs of channels); this one is {head_dim}",
         )
     max_length = fields.integer("max_position_embeddings", 32768)
-    refuse_sliding_window(fields, max_length)
+    layers = fields.integer("num_hidden_layers", 32)
+    refuse_sliding_window(fields, max_length, layers)
     return LanguageConfig(
         hidden_size=hidden,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         head_dim=head_dim,
-        num_hidden_layers=fields.integer("num_hidden_layers", 32),
+        num_hidden_layers=layers,
         intermediate_size=fields.integer("intermediate_size", 22016),
         vocab_size=fields.integer("vocab_size", 151936),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
@@ -53,12 +54,18 @@ def read_language(fields: Fields) -> LanguageConfig:
     )
 
 
-def refuse_sliding_window(fields: Fields, max_length: int) -> None:
-    """Refuses a sliding window that a sequence of the longest length would feel."""
+def refuse_sliding_window(fields: Fields, max_length: int, layers: int) -> None:
+    """Refuses a sliding window that a sequence of the longest length would feel.
+
+    Only layers from ``max_window_layers`` on have one; a null ``sliding_window`` is none at all.
+    """
     if fields.boolean("use_sliding_window", default=False):
-        window = fields.integer("sliding_window", max_length)
-        if window < max_length:
-            raise fields.refuse("use_sliding_window", f"false, or a sliding_window of at least {max_length}")
+        window = fields.integer("sliding_window", max_length if "sliding_window" in fields else 4096)
+        if window < max_length and fields.integer("max_window_layers", 28, minimum=0) < layers:
+            raise fields.refuse(
+                "use_sliding_window",
+                f"false, a sliding_window of at least {max_length}, or max_window_layers of at least {layers}",
+            )
     layer_types = fields.values.get("layer_types") or []
     if "sliding_attention" in layer_types:
         raise fields.refuse("layer_types", "full_attention in every layer")
@@ -66,13 +73,21 @@ def refuse_sliding_window(fields: Fields, max_length: int) -> None:
 
 def read_rope_theta(fields: Fields) -> float:
     """The rotary base, at its old place or inside ``rope_parameters`` / ``rope_scaling``."""
-    if "rope_theta" in fields:
+    if fields.values.get("rope_theta") is not None:
         return fields.number("rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         section = rope_section(fields, key)
         if "rope_theta" in section:
             return section.number("rope_theta", 10000.0)
     return 10000.0
+
+
+def says_untied(outer: Fields, language: Fields) -> bool:
+    """Whether ``tie_word_embeddings`` is false where it stands, in the outer object and in the language model's."""
+    values = [
+        fields.boolean(key, default=True) for fields in (outer, language) if (key := "tie_word_embeddings") in fields
+    ]
+    return bool(values) and not any(values)
 
 
 def rope_section(fields: Fields, key: str) -> Fields:
@@ -101,8 +116,6 @@ def check_vision(fields: Fields, vision: VisionConfig, shuffle_factor: int) -> V
         raise fields.refuse("num_attention_heads", f"a divisor of hidden_size = {vision.hidden_size}")
     if vision.position_grid < 1 or vision.grid < 1:
         raise fields.refuse("patch_size", f"at most the image size {vision.image_size}")
-    if vision.image_size % vision.patch_size:
-        raise fields.refuse("patch_size", f"a divisor of the tile side {vision.image_size}")
     if vision.grid % shuffle_factor:
         raise fields.refuse(
             "image_size",

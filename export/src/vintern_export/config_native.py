@@ -16,6 +16,7 @@ from vintern_export.config_common import (
     read_shuffle_factor,
     rope_section,
     rope_type,
+    says_untied,
 )
 from vintern_export.config_types import Layout, ModelConfig, Unset, VisionConfig
 
@@ -46,6 +47,7 @@ def read_native(fields: Fields, warnings: list[str]) -> ModelConfig:  # noqa: AR
         transposed_tokens=False,
         template=fields.text("template", None),
         system_message=fields.text("system_message", None) if "system_message" in fields else Unset.UNSET,
+        says_untied=says_untied(fields, language_fields),
         image_token_id=fields.integer("image_token_id", 151667, minimum=0),
     )
     if fields.integer("image_seq_length", 256) != config.tokens_per_tile and "image_seq_length" in fields:

@@ -15,6 +15,7 @@ from vintern_export.config_common import (
     read_norm_type,
     read_shuffle_factor,
     rope_type,
+    says_untied,
 )
 from vintern_export.config_types import Layout, ModelConfig, Unset, VisionConfig
 
@@ -26,8 +27,7 @@ def read_original(fields: Fields, warnings: list[str]) -> ModelConfig:
     """Reads an ``InternVLChatModel`` configuration and appends what the user should know to ``warnings``."""
     vision_fields = fields.section("vision_config")
     language_fields = fields.section("llm_config")
-    architectures = vision_fields.values.get("architectures") or ["InternVisionModel"]
-    if architectures[0] != "InternVisionModel":
+    if vision_fields.class_name("InternVisionModel") != "InternVisionModel":
         raise vision_fields.refuse("architectures", "InternVisionModel")
     key, kind = rope_type(language_fields)
     if kind not in HARMLESS_ROPE_TYPES:
@@ -44,6 +44,7 @@ def read_original(fields: Fields, warnings: list[str]) -> ModelConfig:
         transposed_tokens=fields.text("ps_version", "v1") == "v1",
         template=fields.text("template", None),
         system_message=fields.text("system_message", None) if "system_message" in fields else Unset.UNSET,
+        says_untied=says_untied(fields, language_fields),
         image_token_id=None,
     )
 

@@ -94,6 +94,7 @@ class ModelConfig:
 
     ``shuffle_factor`` is k of the pixel shuffle: k x k patches become one token. ``transposed_tokens`` is true for
     ``ps_version`` v1, which orders the tokens column by column. ``template`` is None where the layout has no such key.
+    ``says_untied``: the configuration asks for an output matrix of its own; whether there is one, the weights decide.
     """
 
     layout: Layout
@@ -103,6 +104,7 @@ class ModelConfig:
     transposed_tokens: bool
     template: str | None
     system_message: str | Unset | None
+    says_untied: bool
     image_token_id: int | None
 
     @property

@@ -80,6 +80,13 @@ class Fields:
             raise self.refuse(key, "one positive integer, or two equal ones")
         return value
 
+    def class_name(self, default: str) -> str:
+        """The first of ``architectures``."""
+        value = self.values.get("architectures") or [default]
+        if not isinstance(value, list) or not isinstance(value[0], str):
+            raise self.refuse("architectures", "a list of class names")
+        return value[0]
+
     def section(self, key: str) -> Fields:
         """A nested object; empty when missing."""
         value = self.values.get(key)

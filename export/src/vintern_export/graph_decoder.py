@@ -1,14 +1,18 @@
 """The decoder graph, fused variant: inputs_embeds and past -> logits of the last position and present.
 
 Attention is ``com.microsoft`` GroupQueryAttention, which applies the rotary embedding itself and writes keys and values
-in place when past and present are one buffer of fixed capacity.
+in place when past and present are one buffer of fixed capacity. Heads of a size it does not take are widened with zeros
+(see ``head_padding``); the scale is that of the true size.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vintern_export.graph import MICROSOFT, Graph
+from vintern_export.head_padding import padded_head_dim, padded_rotary, padded_vector, widened_columns, widened_rows
 from vintern_export.layout import EMBED_TOKENS, LM_HEAD
 from vintern_export.tables import rotary_tables
 from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
@@ -26,12 +30,18 @@ def build_decoder(checkpoint: Checkpoint, precision: Precision) -> Graph:
     graph.input("seqlens_k", "int32", ["rows"])
     graph.input("total_sequence_length", "int32", [])
     graph.output("logits", "fp32", ["rows", language.vocab_size])
-    cache_shape: list[int | str] = ["rows", language.num_key_value_heads, "capacity", language.head_dim]
+    cache_shape: list[int | str] = [
+        "rows",
+        language.num_key_value_heads,
+        "capacity",
+        padded_head_dim(language.head_dim),
+    ]
     for index in range(language.num_hidden_layers):
         for part in ("key", "value"):
             graph.input(f"past_key_values.{index}.{part}", precision.value, cache_shape)
             graph.output(f"present.{index}.{part}", precision.value, cache_shape)
     cosines, sines = rotary_tables(language.head_dim, language.rope_theta, language.max_position_embeddings)
+    cosines, sines = padded_rotary(cosines, sines)
     graph.weight("rotary.cos", ArrayWeight(cosines))
     graph.weight("rotary.sin", ArrayWeight(sines))
     DecoderBuilder(graph, checkpoint).build(graph.cast_in(embeds))
@@ -63,7 +73,8 @@ class DecoderBuilder:
             if index == layers - 1:
                 # Only the last position is asked for; everything after the last attention works on it alone.
                 attended, hidden = self.last_position(attended, "attended"), self.last_position(hidden, "hidden")
-            update = graph.linear(attended, f"{prefix}self_attn.o_proj", self.matrix(f"{prefix}self_attn.o_proj"), None)
+            output = widened_columns(self.checkpoint[f"{prefix}self_attn.o_proj.weight"], self.language.head_dim)
+            update = graph.linear(attended, f"{prefix}self_attn.o_proj", LinearWeight([output]), None)
             normed, hidden = self.add_and_norm(update, hidden, f"{prefix}post_attention_layernorm")
             update = self.mlp(prefix, normed)
             after = f"language_model.model.layers.{index + 1}.input_layernorm"
@@ -77,8 +88,10 @@ class DecoderBuilder:
         """Packed projections and GroupQueryAttention: [rows, positions, Q]."""
         graph, language = self.graph, self.language
         parts = [f"{prefix}self_attn.{part}_proj" for part in "qkv"]
-        weight = LinearWeight([self.checkpoint[f"{part}.weight"] for part in parts])
-        bias = PlainWeight(*(self.checkpoint[f"{part}.bias"] for part in parts))
+        size = language.head_dim
+        weight = LinearWeight([widened_rows(self.checkpoint[f"{part}.weight"], size) for part in parts])
+        biases = [padded_vector(self.checkpoint[f"{part}.bias"].float32(), size) for part in parts]
+        bias = ArrayWeight(np.concatenate(biases))
         packed = graph.linear(normed, f"{prefix}self_attn.qkv_proj", weight, bias)
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         present = [f"present.{index}.{part}" for part in ("key", "value")]

@@ -43,6 +43,10 @@ def embed_patches(graph: Graph, checkpoint: Checkpoint, pixels: str) -> str:
     """
     vision = checkpoint.config.vision
     grid, patch, width = vision.grid, vision.patch_size, vision.hidden_size
+    if vision.image_size % patch:
+        # A convolution ignores what is left of a last, incomplete patch.
+        used = graph.constant([grid * patch, grid * patch])
+        pixels = graph.node("Slice", [pixels, graph.constant([0, 0]), used, graph.constant([2, 3])], "embeddings.used")
     split = graph.node("Reshape", [pixels, graph.constant([-1, 3, grid, patch, grid, patch])], "embeddings.split")
     order = graph.node("Transpose", [split], "embeddings.order", perm=[0, 2, 4, 1, 3, 5])
     flat_shape = graph.constant([-1, vision.patches, 3 * patch * patch])

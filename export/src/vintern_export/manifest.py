@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from vintern_export import __version__
+from vintern_export.head_padding import padded_head_dim
 
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
@@ -79,7 +80,7 @@ def architecture(checkpoint: Checkpoint) -> dict[str, int]:
         "num_hidden_layers": language.num_hidden_layers,
         "num_attention_heads": language.num_attention_heads,
         "num_key_value_heads": language.num_key_value_heads,
-        "head_dim": language.head_dim,
+        "head_dim": padded_head_dim(language.head_dim),
         "vocab_size": language.vocab_size,
         "embedding_rows": language.vocab_size,
         "max_length": language.max_position_embeddings,

@@ -15,7 +15,7 @@ from vintern_export.manifest import MANIFEST_NAME, build_manifest, manifest_byte
 from vintern_export.numbers import Precision
 from vintern_export.output import FileRecord, HashedFile, Progress, write_file
 from vintern_export.progress import progress_bar
-from vintern_export.prompt import resolve_prompt
+from vintern_export.prompt import prompt_warnings, resolve_prompt
 from vintern_export.safetensors_io import safetensors_header
 from vintern_export.source_hash import hashing_in_background
 from vintern_export.staging import check_space, staged_folder
@@ -72,6 +72,8 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
         for line in [*checkpoint.warnings, *option_warnings(options)]:
             warn(line)
         prompt = resolve_prompt(folder, checkpoint.config, options.template, options.system)
+        for line in prompt_warnings(checkpoint.config, prompt):
+            warn(line)
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)
         builders = {"vision_encoder": build_vision_encoder, "projector": build_projector, "decoder": build_decoder}

@@ -42,7 +42,9 @@ def resolve_prompt(folder: Path, config: ModelConfig, template: str | None, syst
     """Chooses the template and the system message.
 
     Template: the argument, else ``config.json``. System message, first that exists: the argument, ``system_message`` of
-    ``config.json``, the named template's in ``conversation.py``, the template's default.
+    ``config.json``, the named template's in ``conversation.py``, the template's default. A ``system_message`` that is
+    null gives way to the script, for a folder with a script has a class of its own, which does not read the key; without
+    a script it becomes the text ``None``, as in the class that does.
 
     Raises:
         UsageError: the argument names an unknown template.
@@ -62,14 +64,22 @@ def resolve_prompt(folder: Path, config: ModelConfig, template: str | None, syst
 
 def checkpoint_message(folder: Path, config: ModelConfig, template: str) -> str:
     """The system message the checkpoint itself would use."""
-    if config.system_message is not Unset.UNSET:
-        return NULL_MESSAGE if config.system_message is None else config.system_message
+    if isinstance(config.system_message, str):
+        return config.system_message
     script = folder / "conversation.py"
     if script.is_file():
         message = conversation_message(script, template)
         if message is not None:
             return message
-    return TEMPLATES[template]
+    return NULL_MESSAGE if config.system_message is None else TEMPLATES[template]
+
+
+def prompt_warnings(config: ModelConfig, prompt: Prompt) -> list[str]:
+    """What the user should know about the prompt."""
+    if config.system_message is None and prompt.system_message == NULL_MESSAGE:
+        return [f"config.json system_message is null, which the reference prints as the text {NULL_MESSAGE!r}; "
+                "another can be given with --system"]  # fmt: skip
+    return []
 
 
 def conversation_message(script: Path, template: str) -> str | None:

@@ -37,6 +37,21 @@ class Weight(Protocol):
         """Consecutive pieces of the values in C order, float32, contiguous."""
 
 
+class MatrixSource(Protocol):
+    """A stored matrix [out, in] that is read by columns; see ``TensorSource``."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Logical shape."""
+
+    @property
+    def dtype(self) -> StoredDtype:
+        """Number format of the stored bits."""
+
+    def read_columns(self, start: int, stop: int, block_bytes: int) -> RawArray:
+        """Columns ``start:stop`` as stored bits, with at most ``block_bytes`` of extra memory."""
+
+
 class ArrayWeight:
     """Values that were computed at export."""
 
@@ -81,7 +96,7 @@ class LinearWeight:
     ``scale`` [sum of out] multiplies the outputs (a layer scale folded into the projection before it).
     """
 
-    def __init__(self, sources: Sequence[TensorSource], scale: FloatArray | None = None) -> None:
+    def __init__(self, sources: Sequence[MatrixSource], scale: FloatArray | None = None) -> None:
         self._sources = list(sources)
         self._scale = scale
         self.inputs = math.prod(sources[0].shape[1:])

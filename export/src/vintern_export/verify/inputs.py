@@ -50,7 +50,7 @@ def make_inputs(folder: Path, manifest: Manifest) -> Inputs:
     hidden = text.shape[1]
     outliers = generator.standard_normal((OUTLIER_POSITIONS, hidden), dtype=np.float32) * text.std()
     outliers[0] *= np.float32(MASSIVE_FACTOR)
-    outliers[:, generator.choice(hidden, OUTLIER_CHANNELS, replace=False)] *= np.float32(OUTLIER_FACTOR)
+    outliers[:, generator.choice(hidden, min(hidden, OUTLIER_CHANNELS), replace=False)] *= np.float32(OUTLIER_FACTOR)
     return Inputs(pixel_values(generator, manifest["architecture"]["image_size"]), ids, text, outliers)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from vintern_export.numbers import FloatArray, StoredDtype
 
 BLOCK_BYTES = 64 << 20
+Channels = npt.NDArray[np.intp]
 ONNX_STORED = {TensorProto.FLOAT: F32, TensorProto.FLOAT16: F16}
 
 
@@ -67,26 +70,40 @@ class PackageWeights:
     def apply(self, name: str, x: FloatArray) -> FloatArray:
         """x @ W + b; the parts of packed projections are columns of the packed one."""
         matrix, columns = self._matrix(name)
-        out = np.zeros((len(x), columns.stop - columns.start), np.float32)
+        width = matrix.shape[1] if columns is None else len(columns)
+        if name.endswith(".o_proj"):
+            wide = np.zeros((len(x), matrix.shape[0]), np.float32)
+            wide[:, self._head_channels(matrix.shape[0])] = x
+            x = wide
+        out = np.zeros((len(x), width), np.float32)
         step = max(1, BLOCK_BYTES // (4 * matrix.shape[1]))
         for start in range(0, matrix.shape[0], step):
             stop = min(start + step, matrix.shape[0])
-            out += x[:, start:stop] @ matrix.rows(start, stop)[:, columns]
+            rows = matrix.rows(start, stop)
+            out += x[:, start:stop] @ (rows if columns is None else rows[:, columns])
         bias = self._bias(name, columns)
         return out if bias is None else out + bias
 
-    def _matrix(self, name: str) -> tuple[GraphTensor, slice]:
+    def _matrix(self, name: str) -> tuple[GraphTensor, Channels | None]:
         prefix, _, part = name.rpartition(".")
         packed = self._tensors.get(f"{prefix}.qkv_proj.weight")
         if packed is None or part not in ("q_proj", "k_proj", "v_proj"):
-            matrix = self._tensors[f"{name}.weight"]
-            return matrix, slice(0, matrix.shape[1])
+            return self._tensors[f"{name}.weight"], None
         inputs, outputs = self._tensors[f"{prefix}.o_proj.weight"].shape[0], packed.shape[1]
         key_value = (outputs - inputs) // 2
         bounds = {"q": (0, inputs), "k": (inputs, inputs + key_value), "v": (inputs + key_value, outputs)}
-        return packed, slice(*bounds[part[0]])
+        start, stop = bounds[part[0]]
+        return packed, start + self._head_channels(stop - start)
 
-    def _bias(self, name: str, columns: slice) -> FloatArray | None:
+    def _head_channels(self, width: int) -> Channels:
+        """The channels among ``width`` = heads * head size of the graph that are not padding.
+
+        A head may be widened by zeros after each of its halves, where the rotary embedding does not turn: sine 0.
+        """
+        half, true_half = self._tensors["rotary.sin"].shape[1], self._rotary.sines.shape[1]
+        return np.flatnonzero(np.arange(width) % half < true_half)
+
+    def _bias(self, name: str, columns: Channels | None) -> FloatArray | None:
         prefix, _, part = name.rpartition(".")
         if part.endswith("_proj") and f"{prefix}.qkv_proj.bias" in self._tensors:
             is_packed = part in ("q_proj", "k_proj", "v_proj")
@@ -104,9 +121,15 @@ class PackageWeights:
         first = self._tensors["embeddings.class_token"].all().reshape(1, -1)
         return np.concatenate([first, self._tensors["embeddings.patch_positions"].all()])
 
+    @cached_property
+    def _rotary(self) -> Rotary:
+        cosines, sines = self._tensors["rotary.cos"].all(), self._tensors["rotary.sin"].all()
+        turning = sines.any(axis=0)
+        return Rotary(cosines[:, turning], sines[:, turning])
+
     def rotary(self) -> Rotary:
-        """The tables of the decoder graph."""
-        return Rotary(self._tensors["rotary.cos"].all(), self._tensors["rotary.sin"].all())
+        """The tables of the decoder graph, without the padding of heads."""
+        return self._rotary
 
     def architecture(self) -> Architecture:
         """The sizes, read off the shapes of weights and the attributes of operators."""

@@ -135,8 +135,15 @@ def cache_pairs(
     for index, (keys, values) in enumerate(zip(result.keys, result.values, strict=True)):
         for part, expected in (("key", keys), ("value", values)):
             cached = present[f"past_key_values.{index}.{part}"][row][:, positions]
-            pairs.append((cached, expected[:, positions]))
+            pairs.append((cached, widened_heads(expected[:, positions], cached.shape[-1])))
     return pairs
+
+
+def widened_heads(values: FloatArray, size: int) -> FloatArray:
+    """Keys or values [heads, positions, D] as a cache of head size ``size`` holds them: zeros after each half."""
+    halves = values.reshape(*values.shape[:-1], 2, -1)
+    padding = ((0, 0), (0, 0), (0, 0), (0, (size - values.shape[-1]) // 2))
+    return np.pad(halves, padding).reshape(*values.shape[:-1], size)
 
 
 def parity_tensors(inputs: Inputs, reference: Reference) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,0 +1,103 @@
+//! `doctor` and `bench`.
+
+use serde_json::Value;
+
+use crate::common::tiny_package;
+use crate::support::{PackageCopy, Transcript, json_of, shape, snapshot, stdout_of, text, vintern};
+
+/// Name and state of each check.
+fn states(report: &Value) -> Vec<(String, String)> {
+    let checks = report["checks"].as_array().unwrap().iter();
+    checks.map(|check| (string(&check["name"]), string(&check["state"]))).collect()
+}
+
+fn string(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+#[test]
+fn all_is_well() {
+    let report = json_of(vintern().args(["doctor", "--json"]));
+    let names: Vec<String> = states(&report).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names[..2], ["library", "providers in it"]);
+    let report = json_of(vintern().args(["doctor", "--json", "--model"]).arg(tiny_package()));
+    let ok = |name: &str| states(&report).contains(&(name.to_owned(), "ok".to_owned()));
+    for name in ["library", "providers in it", "package", "vision_encoder", "projector", "decoder"] {
+        assert!(ok(name), "{name}: {report:#}");
+    }
+    let nodes = report["placement"][2]["providers"]["providers"][0]["nodes"].as_u64();
+    assert!(nodes.is_some_and(|nodes| nodes > 0), "{report:#}");
+    let printed = stdout_of(vintern().args(["doctor", "--model"]).arg(tiny_package()));
+    assert!(printed.contains("ok       decoder          CPUExecutionProvider"), "{printed}");
+}
+
+#[test]
+fn what_fails_is_named_and_the_rest_still_looked_at() {
+    let copy = PackageCopy::new();
+    std::fs::remove_file(copy.file("decoder.onnx")).unwrap();
+    let tiny = tiny_package();
+    for (arguments, failed, exit_code) in [
+        (vec!["--ort-library", "/nowhere.so", "--model", tiny.to_str().unwrap()], vec!["library"], 3),
+        (vec!["--model", copy.folder().to_str().unwrap()], vec!["package"], 2),
+        (vec!["--ort-library", "/nowhere.so", "--model", "/nowhere"], vec!["library", "package"], 3),
+        (vec!["--provider", "cuda"], vec!["--provider"], 2),
+    ] {
+        let output = vintern().args(["doctor", "--json"]).args(&arguments).output().unwrap();
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let found: Vec<String> =
+            states(&report).into_iter().filter(|(_, state)| state == "failed").map(|(name, _)| name).collect();
+        assert_eq!(found, failed, "{arguments:?}");
+        assert_eq!(output.status.code(), Some(exit_code), "{arguments:?}");
+        assert_eq!(text(&output.stderr), format!("error: {} check(s) failed\n", failed.len()));
+    }
+}
+
+#[test]
+fn a_failed_check_says_how_to_mend_it() {
+    let mut transcript = Transcript::new();
+    let output = transcript.run(&["doctor", "--ort-library", "/nowhere.so", "--model", "/nowhere"]);
+    let printed = text(&output.stdout);
+    // The line on the memory is another one on each machine.
+    let lines: Vec<&str> = printed.lines().filter(|line| !line.contains("memory")).collect();
+    snapshot("doctor_failed", &lines.join("\n"));
+}
+
+#[test]
+fn bench_measures_both_searches() {
+    let arguments =
+        ["bench", "--json", "--tiles", "2", "--new-tokens", "4", "--repeats", "2", "--num-beams", "2", "--model"];
+    let report = json_of(vintern().args(arguments).arg(tiny_package()));
+    assert_eq!((&report["tiles"], &report["new_tokens"], &report["repeats"]), (&3.into(), &4.into(), &2.into()));
+    assert_eq!((&report["greedy"]["num_beams"], &report["beams"]["num_beams"]), (&1.into(), &2.into()));
+    for workload in ["greedy", "beams"] {
+        for stage in ["vision", "projector", "prefill", "decode_step", "total"] {
+            let spread = &report[workload][stage];
+            let [min, median, max] = ["min", "median", "max"].map(|name| spread[name].as_f64().unwrap());
+            assert!(min > 0.0 && min <= median && median <= max, "{workload} {stage}: {spread}");
+        }
+    }
+    let mut machine = shape(&report);
+    for optional in ["processor", "peak_memory_bytes"] {
+        machine.as_object_mut().unwrap().remove(optional);
+    }
+    snapshot("bench_shape", &serde_json::to_string_pretty(&machine).unwrap());
+    let printed = stdout_of(vintern().args(&arguments[..1]).args(&arguments[2..]).arg(tiny_package()));
+    assert!(printed.contains("greedy, prefill") && printed.contains("2 beams, decode step"), "{printed}");
+}
+
+#[test]
+fn bench_refuses_what_it_cannot_measure() {
+    let mut transcript = Transcript::new();
+    let tiny = tiny_package();
+    for arguments in [
+        ["--tiles", "0"],
+        ["--tiles", "300"],
+        ["--repeats", "0"],
+        ["--num-beams", "1"],
+        ["--num-beams", "65"],
+        ["--new-tokens", "1"],
+    ] {
+        transcript.run(&[&["bench", "--model", tiny.to_str().unwrap()], &arguments[..]].concat());
+    }
+    transcript.check("bench_refused");
+}

@@ -1,0 +1,60 @@
+//! Help texts and what clap refuses.
+
+use crate::support::Transcript;
+
+#[test]
+fn help_texts() {
+    for command in ["", "chat", "inspect", "doctor", "verify", "bench"] {
+        let mut transcript = Transcript::new();
+        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
+        transcript.run(&arguments);
+        transcript.check(&format!("help_{}", if command.is_empty() { "vintern" } else { command }));
+    }
+}
+
+#[test]
+fn version_and_what_is_no_command() {
+    let mut transcript = Transcript::new();
+    transcript.run(&["--version"]);
+    transcript.run(&[]);
+    transcript.run(&["ask"]);
+    transcript.run(&["chat", "question"]);
+    transcript.run(&["chat", "--modle", "x"]);
+    transcript.check("usage");
+}
+
+/// The presets' values as the help states them are those a call gets.
+#[test]
+fn the_help_names_every_flag_of_the_design() {
+    let help = crate::support::stdout_of(crate::support::vintern().args(["chat", "-h"]));
+    for flag in [
+        "--model",
+        "--image",
+        "--max-tiles",
+        "--no-thumbnail",
+        "--template",
+        "--system",
+        "--num-beams",
+        "--repetition-penalty",
+        "--length-penalty",
+        "--early-stopping",
+        "--no-repeat-ngram-size",
+        "--max-new-tokens",
+        "--min-new-tokens",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--seed",
+        "--stop",
+        "--preset",
+        "--history",
+        "--orientation",
+        "--provider",
+        "--ort-library",
+        "--threads",
+        "--json",
+    ] {
+        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
+    }
+}
