@@ -33,7 +33,7 @@ pub enum EngineError {
     },
     /// The prompt leaves no room for an answer.
     #[error(
-        "the prompt has {prompt} tokens ({image} of {tiles} image tiles, {text} of text), the package allows {max_length} for prompt and answer\nhint: {}",
+        "the prompt has {prompt} tokens ({image} from {tiles} image tiles, {text} of text), the package allows {max_length} for prompt and answer\nhint: {}",
         if image > text { "use fewer tiles (--max-tiles) or fewer images" } else { "shorten the question or the history" }
     )]
     PromptTooLong {

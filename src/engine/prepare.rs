@@ -65,16 +65,17 @@ impl Engine {
         let mut keep: Vec<CachedRow> =
             (0..self.live).map(|row| CachedRow { row, positions: self.contents.len(row) }).collect();
         if let Some((source, shared)) = source.filter(|(source, _)| *source >= self.live) {
-            self.contents.truncate(source, shared);
             keep.push(CachedRow { row: source, positions: shared });
         }
         let before = self.model.decoder.reserved();
         let rows = (self.live + group.max_rows).max(row + 1);
-        self.model.decoder.reserve(rows, group.capacity, &keep)?;
+        let reserved = self.model.decoder.reserve(rows, group.capacity, &keep);
         if self.model.decoder.reserved() != before {
-            let kept: Vec<usize> = keep.iter().map(|kept| kept.row).collect();
+            // A cache that could not grow may be gone altogether.
+            let kept = keep.iter().filter(|_| reserved.is_ok()).map(|kept| kept.row).collect::<Vec<_>>();
             self.contents.resize(self.model.decoder.reserved().0, &kept);
         }
+        reserved?;
         let mut filled = 0;
         if let Some((source, shared)) = source {
             if source != row {
@@ -191,6 +192,7 @@ impl Engine {
 
     /// The prompt is done: gives the group its rows and lets it run.
     fn start(&mut self, preparing: Preparing, advance: Advance, on_event: &mut dyn FnMut(Event)) {
+        let started = Instant::now();
         let Preparing { mut group, row: prompt_row, .. } = preparing;
         let Advance::Continue(next) = advance else { return self.finish(group, on_event) };
         let wanted = if group.keeps_rows { group.max_rows } else { next.len() };
@@ -204,6 +206,7 @@ impl Engine {
         group.rows = rows.collect();
         group.spare = group.rows.split_off(next.len());
         group.pending = next.iter().map(|row| row.token).collect();
+        group.timings.prefill += started.elapsed();
         self.tell(group, true, on_event);
     }
 }

@@ -186,6 +186,10 @@ fn check_numbers(folder: &Path, manifest: &Manifest) -> Result<(), PackageError>
             return wrong(field, "0".into(), "a positive number");
         }
     }
+    if sizes.embedding_rows < sizes.vocab_size {
+        let found = format!("{} with vocab_size {}", sizes.embedding_rows, sizes.vocab_size);
+        return wrong("architecture.embedding_rows", found, "a row for every token the decoder can choose");
+    }
     if tiling.min_tiles == 0 || tiling.min_tiles > tiling.max_tiles {
         return wrong(
             "tiling.min_tiles",

@@ -23,7 +23,6 @@ fn version_and_what_is_no_command() {
     transcript.check("usage");
 }
 
-/// The presets' values as the help states them are those a call gets.
 #[test]
 fn the_help_names_every_flag_of_the_design() {
     let help = crate::support::stdout_of(crate::support::vintern().args(["chat", "-h"]));

@@ -74,21 +74,21 @@ fn files_of_another_package() {
     let theirs = |name: &str| std::fs::read(other.join(name)).unwrap();
     let mut transcript = Transcript::new();
     damaged(&mut transcript, |copy| {
-        copy.replace("vision_encoder.onnx", &std::fs::read(copy.file("projector.onnx")).unwrap(), true)
+        copy.replace("vision_encoder.onnx", &std::fs::read(copy.file("projector.onnx")).unwrap());
     });
     damaged(&mut transcript, |copy| {
-        copy.replace("embed_tokens.safetensors", &theirs("embed_tokens.safetensors"), true)
+        copy.replace("embed_tokens.safetensors", &theirs("embed_tokens.safetensors"));
     });
-    damaged(&mut transcript, |copy| copy.replace("embed_tokens.safetensors", b"no safetensors", true));
-    damaged(&mut transcript, |copy| copy.replace("tokenizer.json", &theirs("tokenizer.json"), true));
-    damaged(&mut transcript, |copy| copy.replace("tokenizer.json", b"{}", true));
+    damaged(&mut transcript, |copy| copy.replace("embed_tokens.safetensors", b"no safetensors"));
+    damaged(&mut transcript, |copy| copy.replace("tokenizer.json", &theirs("tokenizer.json")));
+    damaged(&mut transcript, |copy| copy.replace("tokenizer.json", b"{}"));
     transcript.check("package_mixed");
 }
 
 #[test]
 fn a_graph_that_is_no_graph() {
     let copy = PackageCopy::new();
-    copy.replace("projector.onnx", b"not a graph", true);
+    copy.replace("projector.onnx", b"not a graph");
     let output = vintern().args(["chat", "question", "--model"]).arg(copy.folder()).output().unwrap();
     let stderr = crate::support::text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{stderr}");

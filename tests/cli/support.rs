@@ -104,7 +104,7 @@ impl Transcript {
         let mut entry = format!("$ vintern {}\n[exit {}]\n", arguments.join(" "), output.status.code().unwrap());
         for (stream, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
             if !bytes.is_empty() {
-                entry += &format!("[{stream}]\n{}\n", text(bytes).trim_end());
+                entry.extend(["[", stream, "]\n", text(bytes).trim_end(), "\n"]);
             }
         }
         for (path, name) in &self.names {
@@ -159,18 +159,17 @@ impl PackageCopy {
         std::fs::write(file, serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
     }
 
-    /// Replaces a file and states its size, and its hash if asked to, in the manifest.
-    pub fn replace(&self, name: &str, content: &[u8], hash: bool) {
+    /// Replaces a file and states its size and hash in the manifest.
+    pub fn replace(&self, name: &str, content: &[u8]) {
         use sha2::Digest as _;
         std::fs::write(self.file(name), content).unwrap();
-        let digest: String = sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hexadecimal = |hex: String, byte: &u8| hex + &format!("{byte:02x}");
+        let digest = sha2::Sha256::digest(content).iter().fold(String::new(), hexadecimal);
         self.edit(|manifest| {
             for_each_file(manifest, &mut |file| {
                 if file["name"] == name {
                     file["size"] = content.len().into();
-                    if hash {
-                        file["sha256"] = digest.clone().into();
-                    }
+                    file["sha256"] = digest.clone().into();
                 }
             });
         });

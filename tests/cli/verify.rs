@@ -48,7 +48,7 @@ fn tampered(tensor: &str, change: impl Fn(f32) -> f32) -> PackageCopy {
         (name, TensorView::new(view.dtype(), view.shape().to_vec(), data).unwrap())
     });
     let content = safetensors::serialize(views, None).unwrap();
-    copy.replace("parity.safetensors", &content, true);
+    copy.replace("parity.safetensors", &content);
     copy
 }
 
@@ -79,7 +79,7 @@ fn recorded_results_that_are_damaged() {
     let mut transcript = Transcript::new();
     let mut verify = |content: &[u8]| {
         let copy = PackageCopy::new();
-        copy.replace("parity.safetensors", content, true);
+        copy.replace("parity.safetensors", content);
         transcript.name(copy.folder(), "PACKAGE");
         transcript.run(&["verify", "--model", copy.folder().to_str().unwrap()]);
     };

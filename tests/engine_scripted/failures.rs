@@ -164,7 +164,7 @@ fn a_prompt_that_leaves_no_room_is_refused_and_the_message_says_what_takes_it() 
     let request = Request { images: vec![picture(&[1; 10])], ..question("1", greedy(5)) };
     let error = lab.refuse(request);
     assert!(matches!(error, EngineError::PromptTooLong { image: 44, tiles: 11, .. }), "{error}");
-    assert!(error.to_string().contains("44 of 11 image tiles") && error.to_string().contains("fewer tiles"));
+    assert!(error.to_string().contains("44 from 11 image tiles") && error.to_string().contains("fewer tiles"));
     assert!(lab.engine.is_idle());
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::chat::{answer, cases};
-use crate::common::{exported, golden, golden_json, package, python, repository, run};
+use crate::common::{exported, golden, golden_json, package, python, repository};
 
 /// Copies a golden checkpoint with the pixel shuffle the native layout always means, then converts the copy.
 const CONVERT: &str = "

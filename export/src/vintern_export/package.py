@@ -69,10 +69,8 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
     """
     replaces = MANIFEST_NAME if options.force else None
     with Checkpoint(folder) as checkpoint, staged_folder(out, replaces=replaces) as staging:
-        for line in [*checkpoint.warnings, *option_warnings(options)]:
-            warn(line)
         prompt = resolve_prompt(folder, checkpoint.config, options.template, options.system)
-        for line in prompt_warnings(checkpoint.config, prompt):
+        for line in (*checkpoint.warnings, *prompt_warnings(checkpoint.config, prompt), *option_warnings(options)):
             warn(line)
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vintern_export.config_types import Layout, ModelConfig, Unset
+from vintern_export.config_types import Layout, ModelConfig
 from vintern_export.errors import UnsupportedCheckpointError, UsageError
 
 if TYPE_CHECKING:
