@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from conftest import export
-from support.runtime import Package
 from vintern_export import weights
 from vintern_export.checkpoint import Checkpoint
 from vintern_export.config_types import Layout
@@ -94,7 +93,7 @@ def test_every_even_head_size_verifies(tmp_path: Path, head_dim: int, precision:
 
 
 def test_padding_of_the_cache_stays_zero(tmp_path: Path) -> None:
-    package: Package = export(checkpoint_with(20, tmp_path / "checkpoint"), tmp_path / "package")
+    package = export(checkpoint_with(20, tmp_path / "checkpoint"), tmp_path / "package")
     session = package.decoder(8)
     embeds = np.random.default_rng(1).standard_normal((1, 5, HEADS * 20), dtype=np.float32)
     _, cache = session.run(embeds, [0], session.empty_cache(1))

@@ -61,6 +61,13 @@ def test_null_in_the_configuration_is_the_text_none(folder: Path) -> None:
     assert resolve(folder).system_message == "None"
 
 
+def test_null_gives_way_to_the_script(folder: Path) -> None:
+    (folder / "conversation.py").write_text(SCRIPT)
+    with_message(folder, "null")
+    assert resolve(folder).system_message == "Bạn là Vintern."
+    assert resolve(folder, "internvl2_5").system_message == "None"
+
+
 def test_argument_comes_first(folder: Path) -> None:
     (folder / "conversation.py").write_text(SCRIPT)
     with_message(folder, '"from config"')

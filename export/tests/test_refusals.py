@@ -27,7 +27,7 @@ from vintern_export.numbers import F32
         (None, {"llm_config": 7}, "llm_config: found 7; supported: a JSON object"),
         ("llm_config", {"architectures": ["InternLM2ForCausalLM"]}, r"llm_config\.architectures.*Qwen2ForCausalLM"),
         ("llm_config", {"hidden_act": "gelu"}, r"llm_config\.hidden_act: found \"gelu\"; supported: silu"),
-        ("llm_config", {"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window: found true"),
+        ("llm_config", {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 1}, "use_sliding_window: found true"),
         ("llm_config", {"num_key_value_heads": 3}, "num_key_value_heads: found 3; supported: a divisor"),
         ("llm_config", {"head_dim": 15}, r"llm_config\.head_dim: found 15; supported: even head sizes .*; this one is 15"),
         ("llm_config", {"hidden_size": 60}, r"llm_config\.hidden_size: found 60; supported: even head sizes .*; this one is 15"),

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 MAX_NAMES_IN_MESSAGE = 4
-UNTIED_WARNING = "config.json tie_word_embeddings is false, but the weights hold no output matrix; the token embeddings take its place"
+UNTIED_WARNING = (
+    "config.json says tie_word_embeddings: false, but the weights hold no output matrix; "
+    "the exported model takes the token embeddings for it"
+)
 
 
 class TensorSource:

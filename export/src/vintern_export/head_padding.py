@@ -1,7 +1,7 @@
 """Attention heads widened with zeros, for head sizes the decoder's attention operator does not take.
 
-GroupQueryAttention with rotary embedding wants head sizes divisible by 16. The rotary embedding turns channel i together
-with channel i + D/2, so each half of a head gets its own zeros at the end. Zero queries and keys add nothing to a score,
+GroupQueryAttention with rotary embedding wants head sizes divisible by 16. The rotary embedding turns channel i with
+channel i + D/2, so each half of a head gets its own zeros at the end. Zero queries and keys add nothing to a score, and
 zero values make output channels that meet zero weights: the result is the same.
 """
 

@@ -43,8 +43,8 @@ def resolve_prompt(folder: Path, config: ModelConfig, template: str | None, syst
 
     Template: the argument, else ``config.json``. System message, first that exists: the argument, ``system_message`` of
     ``config.json``, the named template's in ``conversation.py``, the template's default. A ``system_message`` that is
-    null gives way to the script, for a folder with a script has a class of its own, which does not read the key; without
-    a script it becomes the text ``None``, as in the class that does.
+    null gives way to the script: a folder with a script has its own class, which does not read the key. Without
+    one it becomes the text ``None``, as in the class that does read it.
 
     Raises:
         UsageError: the argument names an unknown template.
@@ -76,10 +76,10 @@ def checkpoint_message(folder: Path, config: ModelConfig, template: str) -> str:
 
 def prompt_warnings(config: ModelConfig, prompt: Prompt) -> list[str]:
     """What the user should know about the prompt."""
-    if config.system_message is None and prompt.system_message == NULL_MESSAGE:
-        return [f"config.json system_message is null, which the reference prints as the text {NULL_MESSAGE!r}; "
-                "another can be given with --system"]  # fmt: skip
-    return []
+    if config.system_message is not None or prompt.system_message != NULL_MESSAGE:
+        return []
+    line = f"config.json system_message is null, which the reference prints as the text {NULL_MESSAGE!r}; "
+    return [f"{line}another can be given with --system"]
 
 
 def conversation_message(script: Path, template: str) -> str | None:
