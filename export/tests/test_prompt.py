@@ -65,7 +65,7 @@ def test_null_gives_way_to_the_script(folder: Path) -> None:
     (folder / "conversation.py").write_text(SCRIPT)
     with_message(folder, "null")
     assert resolve(folder).system_message == "Bạn là Vintern."
-    assert resolve(folder, "internvl2_5").system_message == "None"
+    assert resolve(folder, "internvl2_5").system_message == TEMPLATES["internvl2_5"]
 
 
 def test_argument_comes_first(folder: Path) -> None:

@@ -169,12 +169,18 @@ fn unreadable(what: &str, file: &Path, error: &std::io::Error) -> String {
 
 fn engine_exit_code(error: &EngineError) -> u8 {
     match error {
-        EngineError::Model(ModelError::Graph(error)) => match error {
-            GraphError::Mismatch { .. } => 2,
-            GraphError::Interrupted | GraphError::Cache { .. } | GraphError::Run { .. } => 1,
-            _ => 3,
-        },
-        EngineError::Search(_) | EngineError::Step { .. } => 1,
+        EngineError::Model(error) => model_exit_code(error),
+        EngineError::Step(error) => model_exit_code(error),
+        EngineError::Search(_) => 1,
+        _ => 2,
+    }
+}
+
+fn model_exit_code(error: &ModelError) -> u8 {
+    match error {
+        ModelError::Graph(GraphError::Mismatch { .. }) => 2,
+        ModelError::Graph(GraphError::Interrupted | GraphError::Cache { .. } | GraphError::Run { .. }) => 1,
+        ModelError::Graph(_) => 3,
         _ => 2,
     }
 }

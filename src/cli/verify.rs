@@ -81,13 +81,17 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
 fn check_hashes(package: &Package, progress: &Progress) -> Result<(usize, u64), CliError> {
     let total = package.manifest().files().map(|file| file.size).sum();
     let mut done = 0;
-    let verified = package.verify_hashes(|_, bytes| {
+    let mut wrong = package.verify_hashes(|bytes| {
         done += bytes;
         progress.count("hashing", "bytes", done, total);
     });
     progress.clear();
-    verified?;
-    Ok((package.manifest().files().count(), total))
+    // The last one becomes the error of the command; the others are told as well.
+    let last = wrong.pop();
+    for error in wrong {
+        eprintln!("error: {error}");
+    }
+    last.map_or(Ok((package.manifest().files().count(), total)), |error| Err(error.into()))
 }
 
 fn check_parity(package: &Package, model: &mut Model, entry: &FileEntry) -> Result<Vec<Difference>, CliError> {

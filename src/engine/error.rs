@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use crate::generate::{SearchError, SettingsError};
 use crate::model::ModelError;
 use crate::package::PackageError;
@@ -26,10 +28,13 @@ pub enum EngineError {
     #[error(transparent)]
     Search(#[from] SearchError),
     /// A decode step that this request shared with others failed.
-    #[error("{message}")]
-    Step {
-        /// What failed.
-        message: String,
+    #[error(transparent)]
+    Step(Arc<ModelError>),
+    /// The package names a chat template this version does not know.
+    #[error("manifest.json of the package: {source}\nhint: export the checkpoint again with --template NAME")]
+    Template {
+        /// The name, and the known ones.
+        source: PromptError,
     },
     /// The prompt leaves no room for an answer.
     #[error(

@@ -85,6 +85,8 @@ impl Engine {
         progress: impl FnMut(Component),
     ) -> Result<Self, EngineError> {
         let manifest = package.manifest();
+        // Loading takes long: what can be refused at once is.
+        template_of(manifest)?;
         let tokens = &manifest.tokens;
         let roles = TokenRoles {
             eos: tokens.eos,
@@ -102,14 +104,14 @@ impl Engine {
     /// An engine over loaded parts.
     ///
     /// # Errors
-    /// [`EngineError::Prompt`] when the manifest names an unknown template.
+    /// [`EngineError::Template`] when the manifest names an unknown template.
     pub fn new(
         model: Model,
         tokenizer: Tokenizer,
         manifest: Manifest,
         config: EngineConfig,
     ) -> Result<Self, EngineError> {
-        let template = manifest.prompt.template.parse()?;
+        let template = template_of(&manifest)?;
         Ok(Self {
             images: ImageCache::new(config.image_cache_bytes),
             model,
@@ -139,8 +141,8 @@ impl Engine {
     /// Forgets images and prompts of earlier requests, so that the next one is computed in full.
     pub fn clear_caches(&mut self) {
         self.images = ImageCache::new(self.config.image_cache_bytes);
-        let live: Vec<usize> = (0..self.live).collect();
-        self.contents.resize(self.model.decoder.reserved().0, &live);
+        let in_use: Vec<usize> = (0..self.live).chain(self.preparing.iter().map(|preparing| preparing.row)).collect();
+        self.contents.resize(self.model.decoder.reserved().0, &in_use);
     }
 
     /// The tokenizer.
@@ -220,7 +222,7 @@ impl Engine {
         let started = Instant::now();
         let advances = match self.decode_rows() {
             Ok(advances) => advances,
-            Err(error) => return self.fail_running(&error, on_event),
+            Err(error) => return self.fail_running(error, on_event),
         };
         let mut freed = Vec::new();
         for (mut group, advance) in std::mem::take(&mut self.running).into_iter().zip(advances) {
@@ -314,7 +316,7 @@ impl Engine {
                 continue;
             }
             if let Err(error) = self.copy_row(self.live, row) {
-                return self.fail_running(&error, on_event);
+                return self.fail_running(error, on_event);
             }
             let owned = self.running.iter_mut().flat_map(|group| group.rows.iter_mut().chain(&mut group.spare));
             for moved in owned.filter(|owned| **owned == self.live) {
@@ -324,15 +326,19 @@ impl Engine {
     }
 
     /// A decoder call failed: nothing that took part in it can go on. The prompt at hand can: its row was not live.
-    fn fail_running(&mut self, error: &ModelError, on_event: &mut dyn FnMut(Event)) {
-        let message = error.to_string();
+    fn fail_running(&mut self, error: ModelError, on_event: &mut dyn FnMut(Event)) {
+        let error = Arc::new(error);
         for group in std::mem::take(&mut self.running) {
-            on_event(Event::Failed { id: group.id, error: EngineError::Step { message: message.clone() } });
+            on_event(Event::Failed { id: group.id, error: EngineError::Step(Arc::clone(&error)) });
         }
         self.live = 0;
         let kept: Vec<usize> = self.preparing.iter().map(|preparing| preparing.row).collect();
         self.contents.resize(self.model.decoder.reserved().0, &kept);
     }
+}
+
+fn template_of(manifest: &Manifest) -> Result<Template, EngineError> {
+    manifest.prompt.template.parse().map_err(|source| EngineError::Template { source })
 }
 
 /// The logits of a group's rows in the order of its beams, without a copy where the rows lie that way.

@@ -100,19 +100,19 @@ impl Package {
         }
     }
 
-    /// Hashes every file and compares it with the manifest; `progress` is told the name of each file and the bytes
-    /// hashed since the last call.
-    ///
-    /// # Errors
-    /// [`PackageError::Hash`] for the first file whose content differs, [`PackageError::Read`] when one cannot be read.
-    pub fn verify_hashes(&self, mut progress: impl FnMut(&str, u64)) -> Result<(), PackageError> {
-        for entry in self.manifest.files() {
-            let found = sha256_of(&self.path(entry), |bytes| progress(&entry.name, bytes))?;
-            if found != entry.sha256 {
-                return Err(PackageError::Hash { file: self.path(entry), expected: entry.sha256.clone(), found });
+    /// Hashes every file and compares it with the manifest; `progress` is told the bytes hashed since the last call.
+    /// Returns a [`PackageError::Hash`] for each file whose content differs, a [`PackageError::Read`] for each that cannot
+    /// be read.
+    pub fn verify_hashes(&self, mut progress: impl FnMut(u64)) -> Vec<PackageError> {
+        let mut check = |entry: &FileEntry| {
+            let file = self.path(entry);
+            match sha256_of(&file, &mut progress) {
+                Ok(found) if found == entry.sha256 => None,
+                Ok(found) => Some(PackageError::Hash { file, expected: entry.sha256.clone(), found }),
+                Err(error) => Some(error),
             }
-        }
-        Ok(())
+        };
+        self.manifest.files().filter_map(&mut check).collect()
     }
 
     fn check_size(&self, entry: &FileEntry) -> Result<(), PackageError> {

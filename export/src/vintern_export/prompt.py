@@ -69,8 +69,7 @@ def checkpoint_message(folder: Path, config: ModelConfig, template: str) -> str:
     script = folder / "conversation.py"
     if script.is_file():
         message = conversation_message(script, template)
-        if message is not None:
-            return message
+        return TEMPLATES[template] if message is None else message
     return NULL_MESSAGE if config.system_message is None else TEMPLATES[template]
 
 
