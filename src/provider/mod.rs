@@ -90,10 +90,9 @@ impl ProviderList {
         self.entries.iter().try_fold(builder, |builder, provider| match provider {
             Provider::Cpu { arena, prepacking } => {
                 let provider = ort::ep::CPU::default().with_arena_allocator(*arena).build().error_on_failure();
-                builder
-                    .with_execution_providers([provider])
-                    .and_then(|builder| builder.with_prepacking(*prepacking))
-                    .map_err(|error| ort::Error::new(error.message()))
+                let plain = |error: ort::Error<SessionBuilder>| ort::Error::new(error.message());
+                let builder = builder.with_execution_providers([provider]).map_err(plain)?;
+                builder.with_prepacking(*prepacking).map_err(plain)
             }
         })
     }
