@@ -19,7 +19,8 @@ from vintern_export.synth import checkpoint as synth_checkpoint
 from vintern_export.synth.checkpoint import write_checkpoint
 from vintern_export.synth.noise import POOL_SIZE, RUN_SIZE, Noise
 from vintern_export.synth.shapes import SHAPES, checkpoint_config
-from vintern_export.synth.vocabulary import make_vocabulary
+from vintern_export.synth.vocabulary import make_vocabulary, write_vocabulary
+from vintern_export.tokenizer import export_tokenizer
 from vintern_export.verify.run import verify_package
 
 MEASURED = """
@@ -68,13 +69,19 @@ def test_both_layouts_hold_the_same_kind_of_model(tmp_path: Path) -> None:
     ("name", "rows", "image_start", "tied"),
     [("vintern-3b", 151674, 151665, False), ("vintern-1b", 151655, 151646, True)],
 )
-def test_big_shapes_have_the_real_ids(name: str, rows: int, image_start: int, tied: bool) -> None:
+def test_big_shapes_have_the_real_ids(tmp_path: Path, name: str, rows: int, image_start: int, tied: bool) -> None:
     shape = SHAPES[name]
     vocabulary = make_vocabulary(shape)
     assert vocabulary.size == rows
     assert [vocabulary.added[t] for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [151643, 151644, 151645]
     assert [vocabulary.added[t] for t in ("<img>", "</img>", "<IMG_CONTEXT>")] == [image_start + i for i in range(3)]
     config = checkpoint_config(shape, Layout.ORIGINAL, BF16, vocabulary.added, vocabulary.size)
+    for single_file in (False, True):
+        folder = tmp_path / str(single_file)
+        folder.mkdir()
+        write_vocabulary(vocabulary, folder, single_file=single_file)
+        exported = export_tokenizer(folder, rows, None)
+        assert (exported.ids.eos, exported.ids.image_start, exported.size) == (151645, image_start, rows)
     assert (config["llm_config"]["vocab_size"], config["llm_config"]["tie_word_embeddings"]) == (rows, tied)
 
 

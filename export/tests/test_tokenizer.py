@@ -1,4 +1,5 @@
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from tokenizers import Tokenizer
 from support import golden
 from support.checkpoints import copy_checkpoint
 from support.runtime import Package
+from vintern_export.added_tokens import FLAGS
 from vintern_export.errors import UnsupportedCheckpointError
 from vintern_export.tokenizer import export_tokenizer
 
@@ -152,10 +154,30 @@ def test_special_tokens_of_the_plain_vocabulary_are_matched_literally(tmp_path: 
     assert_reference(Tokenizer.from_str(exported.json_text), set(exported.ids.skipped_in_text), name)
 
 
+@pytest.mark.parametrize("name", ["ckpt_a", "ckpt_b"])
+def test_ids_with_gaps_are_kept(tmp_path: Path, name: str) -> None:
+    folder = copy_checkpoint(golden.checkpoint(name), tmp_path / "checkpoint")
+    remove(folder, "special_tokens_map.json", "added_tokens.json")
+    path = folder / "tokenizer_config.json"
+    decoder = json.loads(path.read_text())["added_tokens_decoder"]
+    change_config(folder, added_tokens_decoder={str(int(key) + 50): entry for key, entry in decoder.items()})
+    if name == "ckpt_a":
+        added = json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+        change_json(folder / "tokenizer.json", added_tokens=[entry | {"id": entry["id"] + 50} for entry in added])
+    exported = export_tokenizer(folder, ROWS + 50, None)
+    assert (exported.ids.eos, exported.ids.image_context, exported.size) == (952, 974, ROWS + 50)
+    tokenizer = Tokenizer.from_str(exported.json_text)
+    table = json.loads((golden.GOLDEN / f"{name}.tokenizer.json").read_text())
+    for text, ids in table["encode"]:
+        moved = [i + 50 if i >= 900 else i for i in ids]
+        assert tokenizer.encode(text, add_special_tokens=False).ids == moved, text
+        assert tokenizer.decode(moved, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
+
+
 @pytest.mark.parametrize(
     ("file", "values", "message"),
     [
-        ("tokenizer_config.json", {"added_tokens_decoder": []}, "decoder: found list; supported: a JSON object"),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "decoder: found list; supported: a JSON object"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"922": "<img>"}}, r"decoder\.922: found '<img>'; supported"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"922": {"special": True}}}, r"decoder\.922: found"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<img>"}}}, r"decoder\.x: found"),
@@ -168,6 +190,24 @@ def test_malformed_files(tmp_path: Path, file: str, values: dict[str, object], m
     folder = copy_checkpoint(golden.checkpoint("ckpt_b"), tmp_path / "checkpoint")
     change_json(folder / file, **values)
     with pytest.raises(UnsupportedCheckpointError, match=message):
+        export_tokenizer(folder, ROWS, None)
+
+
+def test_a_malformed_tokenizer_file(tmp_path: Path) -> None:
+    folder = copy_checkpoint(golden.checkpoint("ckpt_a"), tmp_path / "checkpoint")
+    change_json(folder / "tokenizer.json", added_tokens=[{"content": "<img>"}])
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"added_tokens: found an entry without 'id'; supported: objects"
+    ):
+        export_tokenizer(folder, ROWS, None)
+    colliding = {"id": 5, "content": "<new>", **dict.fromkeys(FLAGS, False)}
+    change_json(folder / "tokenizer.json", added_tokens=[colliding])
+    with pytest.raises(
+        UnsupportedCheckpointError, match="added_tokens: found ids of other tokens; supported: one token"
+    ):
+        export_tokenizer(folder, ROWS, None)
+    change_json(folder / "tokenizer.json", added_tokens=[], pre_tokenizer={"type": "NoSuchThing"})
+    with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer\.json: found something that does not load"):
         export_tokenizer(folder, ROWS, None)
 
 

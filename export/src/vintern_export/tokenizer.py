@@ -56,12 +56,7 @@ def export_tokenizer(folder: Path, embedding_rows: int, image_token_id: int | No
     files = TokenFiles(folder)
     source = folder / "tokenizer.json"
     text = complete_tokenizer_json(source, files) if source.is_file() else build_tokenizer_json(folder, files)
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # the binding raises bare Exception
-        raise UnsupportedCheckpointError(
-            "tokenizer.json", f"something that does not load ({error})", "a Qwen2 BPE"
-        ) from error
+    text, tokenizer = with_declared_ids(text)
     ids = special_ids(tokenizer, files)
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= embedding_rows:
@@ -75,6 +70,35 @@ def export_tokenizer(folder: Path, embedding_rows: int, image_token_id: int | No
     return ExportedTokenizer(text, ids, highest + 1)
 
 
+def load_tokenizer(text: str) -> Tokenizer:
+    """Parses a ``tokenizer.json``."""
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the binding raises bare Exception
+        raise UnsupportedCheckpointError(
+            "tokenizer.json", f"something that does not load ({error})", "a Qwen2 BPE"
+        ) from error
+
+
+def with_declared_ids(text: str) -> tuple[str, Tokenizer]:
+    """A ``tokenizer.json`` that gives every added token its own id when loaded, and the tokenizer it is.
+
+    The library numbers added tokens on from the size of the vocabulary, whatever the file says, unless the vocabulary
+    has them: where the ids have gaps, the added tokens join it. No merge makes them, so encoding stays the same.
+    """
+    tokenizer = load_tokenizer(text)
+    content = json.loads(text)
+    added = {entry["content"]: entry["id"] for entry in content.get("added_tokens") or []}
+    if all(tokenizer.token_to_id(token) == identifier for token, identifier in added.items()):
+        return text, tokenizer
+    vocabulary = content["model"]["vocab"] | added
+    if len(set(vocabulary.values())) < len(vocabulary):
+        raise UnsupportedCheckpointError("tokenizer.json added_tokens", "ids of other tokens", "one token an id")
+    content["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: int(item[1])))
+    text = json.dumps(content, ensure_ascii=False, indent=2)
+    return text, load_tokenizer(text)
+
+
 def complete_tokenizer_json(path: Path, files: TokenFiles) -> str:
     """The checkpoint's ``tokenizer.json``, unchanged unless declared added tokens are missing from it."""
     tokenizer = read_json_object(path)
@@ -82,24 +106,30 @@ def complete_tokenizer_json(path: Path, files: TokenFiles) -> str:
     if not isinstance(model, dict) or model.get("type") != "BPE" or not isinstance(model.get("vocab"), dict):
         kind = model.get("type") if isinstance(model, dict) else None
         raise UnsupportedCheckpointError("tokenizer.json model.type", repr(kind), "BPE (the Qwen2 tokenizer)")
-    present = {entry["content"]: entry["id"] for entry in tokenizer.get("added_tokens") or []}
+    added = tokenizer.get("added_tokens") or []
+    try:
+        present = {entry["content"]: entry["id"] for entry in added}
+    except (KeyError, TypeError) as error:
+        raise UnsupportedCheckpointError(
+            "tokenizer.json added_tokens", f"an entry without {error}", "objects with id and content"
+        ) from error
     ids = model["vocab"] | present
     by_id = {identifier: content for content, identifier in ids.items()}
     missing = []
     for content, entry in files.declared_tokens(ids).items():
         if ids.get(content, entry["id"]) != entry["id"]:
             raise UnsupportedCheckpointError(
-                f"tokenizer.json {content}", str(ids[content]), f"{entry['id']}, as tokenizer_config.json says"
+                f"tokenizer.json {content}", str(ids[content]), f"{entry['id']}, as the files beside it say"
             )
         if by_id.get(entry["id"], content) != content:
             raise UnsupportedCheckpointError(
-                f"tokenizer.json id {entry['id']}", by_id[entry["id"]], f"{content}, as tokenizer_config.json says"
+                f"tokenizer.json id {entry['id']}", by_id[entry["id"]], f"{content}, as the files beside it say"
             )
         if content not in present:
             missing.append(entry)
     if not missing:
         return path.read_text(encoding="utf-8")
-    tokenizer["added_tokens"] = sorted([*(tokenizer.get("added_tokens") or []), *missing], key=lambda e: int(e["id"]))
+    tokenizer["added_tokens"] = sorted([*added, *missing], key=lambda e: int(e["id"]))
     return json.dumps(tokenizer, ensure_ascii=False, indent=2)
 
 

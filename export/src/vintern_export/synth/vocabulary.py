@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vintern_export.added_tokens import TokenFiles
 from vintern_export.output import write_file
 from vintern_export.synth.shapes import INTERNVL_TOKENS
-from vintern_export.tokenizer import build_tokenizer_json
+from vintern_export.tokenizer import build_tokenizer_json, with_declared_ids
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +115,7 @@ def write_vocabulary(vocabulary: Vocabulary, folder: Path, *, single_file: bool)
     write_file(folder / "vocab.json", json_bytes(vocabulary.tokens))
     write_file(folder / "merges.txt", f"#version: 0.2\n{merges}".encode())
     if single_file:
-        text = build_tokenizer_json(folder, TokenFiles(folder))
+        text, _ = with_declared_ids(build_tokenizer_json(folder, TokenFiles(folder)))
         write_file(folder / "tokenizer.json", text.encode())
         (folder / "vocab.json").unlink()
         (folder / "merges.txt").unlink()
