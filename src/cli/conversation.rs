@@ -7,7 +7,7 @@ use rustyline::error::ReadlineError;
 use rustyline::{Behavior, Config, DefaultEditor};
 
 use super::args::ChatArgs;
-use super::chat::{Ask, Caller, complete, is_cancelled};
+use super::caller::{Ask, Caller, complete, is_cancelled};
 use super::error::CliError;
 use super::output::note;
 use crate::engine::TiledImage;

@@ -5,6 +5,7 @@
 
 mod args;
 mod bench;
+mod caller;
 mod chat;
 mod conversation;
 mod doctor;

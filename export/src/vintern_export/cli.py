@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,6 +16,7 @@ from vintern_export.hub import resolve_checkpoint
 from vintern_export.numbers import DTYPES, Precision
 from vintern_export.package import PROVIDERS, ExportOptions, export_package
 from vintern_export.prompt import TEMPLATES
+from vintern_export.spent import spent
 from vintern_export.synth.checkpoint import write_checkpoint
 from vintern_export.synth.shapes import SHAPES
 
@@ -107,8 +109,9 @@ def export(words: list[str]) -> int:
         system=values.system,
         force=values.force,
     )
+    started = time.monotonic()
     export_package(folder, values.out, name, options, lambda line: print(f"warning: {line}", file=sys.stderr))
-    print(f"exported {name} to {values.out}", file=sys.stderr)
+    print(f"exported {name} to {values.out}: {spent(started, values.out)}", file=sys.stderr)
     return 0
 
 
@@ -134,8 +137,9 @@ def synth(words: list[str]) -> int:
     if values.seed < 0:
         raise UsageError(f"--seed: found {values.seed}; supported: 0 and above")
     layout, dtype = layouts[values.layout], dtypes[values.dtype]
+    started = time.monotonic()
     write_checkpoint(SHAPES[values.shape], values.out, layout, dtype, values.seed)
-    print(f"wrote a random {values.shape} checkpoint to {values.out}", file=sys.stderr)
+    print(f"wrote a random {values.shape} checkpoint to {values.out}: {spent(started, values.out)}", file=sys.stderr)
     return 0
 
 
