@@ -1,11 +1,14 @@
 //! The preprocessing stages against the reference's recorded results (`tests/golden`).
 
+#[path = "common/reference_data.rs"]
+mod reference_data;
+
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 use ndarray::Array3;
 use ndarray_npy::NpzReader;
+use reference_data::{golden, golden_json, hex};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use vintern::preprocess::{
@@ -47,17 +50,13 @@ struct Run {
     pixel_values_sha256: String,
 }
 
-fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path)
-}
-
 fn read(path: &str) -> Vec<u8> {
     let path = golden(path);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn records() -> Golden {
-    serde_json::from_slice(&read("preprocess.json")).unwrap()
+    golden_json("preprocess.json")
 }
 
 fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
@@ -66,14 +65,6 @@ fn sha256<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         hash.update(part);
     }
     hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }
 
 fn reference_decode(name: &str) -> DecodedImage {

@@ -1,9 +1,13 @@
 //! Decoding: every format and colour mode against Pillow 10.4 (`tests/images`), and every way
 //! in which an image can be refused.
 
+#[path = "common/reference_data.rs"]
+mod reference_data;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use reference_data::hex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use vintern::preprocess::{DecodeOptions, ImageError, ImageFormat, Orientation, TilingOptions, decode, tile};
@@ -26,14 +30,6 @@ fn folder() -> PathBuf {
 
 fn read(name: &str) -> Vec<u8> {
     std::fs::read(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
 }
 
 fn reference() -> DecodeOptions {

@@ -1,8 +1,10 @@
 //! Greedy and beam search against what transformers 4.44.2 returned on table language models.
 
-use std::path::Path;
+#[path = "common/reference_data.rs"]
+mod reference_data;
 
 use ndarray::Array2;
+use reference_data::golden_json;
 use serde_json::Value;
 use vintern::generate::{
     Advance, BeamSearch, EarlyStopping, GeneratedSequence, GenerationSettings, Strategy, TokenId, start,
@@ -91,8 +93,7 @@ fn run(table: &Table, settings: &GenerationSettings, eos: TokenId) -> Vec<Genera
 
 #[test]
 fn every_search_case() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/search.json");
-    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let golden: Value = golden_json("search.json");
     let eos = golden["eos_token_id"].as_u64().unwrap() as TokenId;
     let pad = golden["pad_token_id"].as_u64().unwrap() as TokenId;
     let tables: Vec<Table> = golden["tables"].as_array().unwrap().iter().map(Table::new).collect();

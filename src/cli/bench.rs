@@ -79,7 +79,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
     let progress = Progress::new();
     let started = Instant::now();
     let package = Package::open(&args.model)?;
-    let mut engine = load_engine(&package, &args.runtime, &progress)?;
+    let mut engine = load_engine(&package, &args.runtime, &args.runtime.providers()?, &progress)?;
     let load = milliseconds(started.elapsed());
     let image = synthetic_image(&engine, args.tiles)?;
     let strategies = [Strategy::Greedy, beam_search(args.num_beams)];

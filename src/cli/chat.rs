@@ -16,7 +16,7 @@ use crate::package::Package;
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let settings = args.generation.resolve(!args.images.is_empty())?;
     let template = args.prompt.template.as_deref().map(str::parse).transpose()?;
-    args.runtime.providers()?;
+    let providers = args.runtime.providers()?;
     if args.question.is_none() && args.json {
         return Err(CliError::usage("--json needs a question", "put the question at the end of the command"));
     }
@@ -31,7 +31,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
     let running = Running::new(progress.clone());
     let handler = running.clone();
     ctrlc::set_handler(move || handler.stop()).map_err(std::io::Error::other)?;
-    let engine = load_engine(&package, &args.runtime, &progress)?;
+    let engine = load_engine(&package, &args.runtime, &providers, &progress)?;
     let mut caller = Caller::new(args, engine, template, progress, running);
     match &args.question {
         Some(question) => {

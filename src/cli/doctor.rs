@@ -161,9 +161,7 @@ fn check_graphs(library: &Library, providers: &ComponentProviders, package: &Pac
     progress.clear();
     match loaded {
         Ok(model) => {
-            let [encoder, projector] = model.vision.placements();
-            let placements = [encoder, projector, model.decoder.placement()];
-            for (component, placement) in Component::ALL.iter().zip(placements) {
+            for (component, placement) in model.placements() {
                 report.checks.push(Check::ok(component.name(), placement.to_string()));
                 report.placement.push(GraphPlacement { graph: component.name(), providers: placement.clone() });
             }

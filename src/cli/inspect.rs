@@ -143,7 +143,7 @@ fn print(report: &Report, out: &mut impl Write) -> std::io::Result<()> {
         tag => writeln!(out, "orientation   EXIF tag {tag}, {applied}")?,
     }
     if !report.exact_pixels {
-        writeln!(out, "pixels        from a fall-back decoder, may differ from the reference's by a level or two")?;
+        writeln!(out, "pixels        in this coding of its samples the reference reads other ones")?;
     }
     let thumbnail = if report.thumbnail { " + thumbnail" } else { "" };
     writeln!(

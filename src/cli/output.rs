@@ -63,9 +63,8 @@ impl ChatOutput {
 
 impl ProviderNames {
     fn of(engine: &Engine) -> Self {
-        let [vision, projector] = engine.model().vision.placements();
-        let decoder = engine.model().decoder.placement();
-        Self { vision: provider_name(vision), projector: provider_name(projector), decoder: provider_name(decoder) }
+        let [vision, projector, decoder] = engine.model().placements().map(|(_, placement)| provider_name(placement));
+        Self { vision, projector, decoder }
     }
 }
 

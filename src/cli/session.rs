@@ -9,17 +9,22 @@ use super::progress::Progress;
 use super::read_file;
 use crate::engine::{Engine, EngineConfig, TiledImage};
 use crate::graph::onnx::Library;
-use crate::package::{Component, Manifest, Package};
+use crate::model::ComponentProviders;
+use crate::package::{Manifest, Package};
 use crate::preprocess::DecodeOptions;
 
 /// Loads the engine of a package.
 ///
 /// # Errors
 /// When the library, the tokenizer or a graph cannot be used.
-pub(super) fn load_engine(package: &Package, runtime: &RuntimeArgs, progress: &Progress) -> Result<Engine, CliError> {
-    let providers = runtime.providers()?;
+pub(super) fn load_engine(
+    package: &Package,
+    runtime: &RuntimeArgs,
+    providers: &ComponentProviders,
+    progress: &Progress,
+) -> Result<Engine, CliError> {
     let library = Library::load(&runtime.library_options())?;
-    let loaded = Engine::load(package, &library, &providers, EngineConfig::default(), |component| {
+    let loaded = Engine::load(package, &library, providers, EngineConfig::default(), |component| {
         progress.loading(component);
     });
     progress.clear();
@@ -46,19 +51,14 @@ pub(super) fn load_image(
     let image = TiledImage::from_bytes(&bytes, decode, &options)
         .map_err(|source| CliError::Image { file: file.to_path_buf(), source })?;
     if !image.is_exact() {
-        progress.warn(&format!(
-            "{}: decoded by a fall-back decoder; pixels may differ from the reference's by a level or two",
-            file.display()
-        ));
+        progress.warn(&format!("{}: in this coding of its samples the reference reads other pixels", file.display()));
     }
     Ok(image)
 }
 
 fn report_placement(engine: &Engine, library: &Library) {
     note(&format!("ONNX Runtime {} from {}", library.version(), library.path().display()));
-    let [encoder, projector] = engine.model().vision.placements();
-    let decoder = engine.model().decoder.placement();
-    for (component, placement) in Component::ALL.iter().zip([encoder, projector, decoder]) {
+    for (component, placement) in engine.model().placements() {
         note(&format!("{component}: {placement}"));
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::args::VerifyArgs;
 use super::error::CliError;
-use super::output::print_json;
+use super::output::{note, print_json};
 use super::progress::Progress;
 use super::read_file;
 use crate::graph::Interrupt;
@@ -89,7 +89,7 @@ fn check_hashes(package: &Package, progress: &Progress) -> Result<(usize, u64), 
     // The last one becomes the error of the command; the others are told as well.
     let last = wrong.pop();
     for error in wrong {
-        eprintln!("error: {error}");
+        note(&format!("error: {error}"));
     }
     last.map_or(Ok((package.manifest().files().count(), total)), |error| Err(error.into()))
 }
@@ -107,8 +107,8 @@ fn check_parity(package: &Package, model: &mut Model, entry: &FileEntry) -> Resu
     let pixels = recorded.array("pixel_values")?;
     let pixels = pixels.into_dimensionality().map_err(|error| recorded.broken(&error.to_string()))?;
     let features = model.vision.encode(pixels.view(), &interrupt)?;
-    compare(Component::VisionEncoder, features.view().into_dyn(), recorded.array("features")?.view());
     let expected_features = recorded.array("features")?;
+    compare(Component::VisionEncoder, features.view().into_dyn(), expected_features.view());
     let expected_features =
         expected_features.into_dimensionality().map_err(|error| recorded.broken(&error.to_string()))?;
     let embeds = model.vision.project(&expected_features, &interrupt)?;

@@ -141,8 +141,7 @@ impl Engine {
     /// Forgets images and prompts of earlier requests, so that the next one is computed in full.
     pub fn clear_caches(&mut self) {
         self.images = ImageCache::new(self.config.image_cache_bytes);
-        let in_use: Vec<usize> = (0..self.live).chain(self.preparing.iter().map(|preparing| preparing.row)).collect();
-        self.contents.resize(self.model.decoder.reserved().0, &in_use);
+        self.forget_idle_rows();
     }
 
     /// The tokenizer.
@@ -332,8 +331,13 @@ impl Engine {
             on_event(Event::Failed { id: group.id, error: EngineError::Step(Arc::clone(&error)) });
         }
         self.live = 0;
-        let kept: Vec<usize> = self.preparing.iter().map(|preparing| preparing.row).collect();
-        self.contents.resize(self.model.decoder.reserved().0, &kept);
+        self.forget_idle_rows();
+    }
+
+    /// Forgets what rows hold that no group works on.
+    fn forget_idle_rows(&mut self) {
+        let in_use: Vec<usize> = (0..self.live).chain(self.preparing.iter().map(|preparing| preparing.row)).collect();
+        self.contents.resize(self.model.decoder.reserved().0, &in_use);
     }
 }
 

@@ -83,7 +83,7 @@ impl TiledImage {
         self.digest
     }
 
-    /// Whether the pixels are those the reference decodes; `false` after a fall-back decoder.
+    /// Whether the pixels are those the reference decodes; see [`DecodedImage::exact`].
     pub fn is_exact(&self) -> bool {
         self.exact
     }

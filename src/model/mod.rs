@@ -6,8 +6,8 @@ mod vision;
 
 use std::path::PathBuf;
 
-use crate::graph::GraphError;
 use crate::graph::onnx::{CacheDtype, CacheLayout, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
+use crate::graph::{GraphError, Placement};
 use crate::package::{Architecture, Component, GraphVariant, Package};
 use crate::provider::ProviderList;
 
@@ -128,6 +128,13 @@ impl Model {
             embeddings,
             decoder: Decoder::new(Box::new(decoder), sizes),
         })
+    }
+
+    /// Where the nodes of each graph run.
+    pub fn placements(&self) -> [(Component, &Placement); 3] {
+        let [encoder, projector] = self.vision.placements();
+        let decoder = self.decoder.placement();
+        [(Component::VisionEncoder, encoder), (Component::Projector, projector), (Component::Decoder, decoder)]
     }
 }
 

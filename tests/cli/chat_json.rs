@@ -115,7 +115,7 @@ fn flags(generation: &Value) -> Vec<String> {
 
 #[test]
 fn the_reference_answers_come_out_of_the_program() {
-    let cases = golden_json("ckpt_a.cases.json");
+    let cases: serde_json::Value = golden_json("ckpt_a.cases.json");
     for wanted in [
         "greedy_image_rp",
         "card_image_beam3_rp3.5",

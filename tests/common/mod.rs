@@ -2,23 +2,17 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+mod reference_data;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use reference_data::*;
+
 /// The root of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// A file of the golden data.
-pub fn golden(name: &str) -> PathBuf {
-    repository().join("tests/golden").join(name)
-}
-
-/// A golden JSON file.
-pub fn golden_json(name: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(golden(name)).unwrap()).unwrap()
 }
 
 /// A golden checkpoint (`ckpt_a` or `ckpt_b`) exported with the given precision. Exported once, then shared by all tests.

@@ -9,6 +9,7 @@ use vintern::generate::{BeamSearch, GeneratedSequence, GenerationSettings, Strat
 use crate::harness::{Lab, Setup, greedy, question, sequences};
 use crate::network::{LanguageModel, number};
 use crate::oracle;
+use crate::reference_data::golden_json;
 
 /// Largest difference from a reference score.
 const SCORE_TOLERANCE: f64 = 1e-3;
@@ -94,10 +95,7 @@ impl Generation {
     }
 }
 
-static GOLDEN: LazyLock<Golden> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/search.json");
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-});
+static GOLDEN: LazyLock<Golden> = LazyLock::new(|| golden_json("search.json"));
 
 /// The question of a case is its number, by which the model finds its table.
 fn request(case: usize) -> Request {

@@ -1,7 +1,5 @@
 //! An engine over the scripted network, requests for it, and what it told.
 
-use std::path::PathBuf;
-
 use image::{Rgb, RgbImage};
 use serde_json::json;
 use vintern::engine::{Completion, Engine, EngineConfig, EngineError, Event, Request, RequestId, TiledImage};
@@ -102,7 +100,7 @@ impl Setup {
 
 /// The tokenizer of `ckpt_a` with its roles.
 pub fn tokenizer() -> Tokenizer {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ckpt_a/tokenizer.json");
+    let path = crate::reference_data::golden("ckpt_a/tokenizer.json");
     let roles = TokenRoles {
         eos: END_OF_TURN,
         pad: 900,

@@ -4,6 +4,9 @@
 //! reused or fed wrongly changes the answer. Expected answers come from the search alone, driven without any engine
 //! ([`oracle`]), or from the reference (`tests/golden/search.json`).
 
+#[path = "../common/reference_data.rs"]
+mod reference_data;
+
 mod cancellation;
 mod failures;
 mod golden;

@@ -12,7 +12,7 @@ const SCORE_TOLERANCE: f64 = 1e-3;
 
 /// The chat cases of a checkpoint.
 pub fn cases(checkpoint: &str) -> Vec<Value> {
-    golden_json(&format!("{checkpoint}.cases.json"))["cases"].as_array().unwrap().clone()
+    golden_json::<Value>(&format!("{checkpoint}.cases.json"))["cases"].as_array().unwrap().clone()
 }
 
 /// The command that asks what a case asks.

@@ -27,7 +27,7 @@ fn both_layouts(checkpoint: &str) -> PathBuf {
 
 fn layout_package(checkpoint: &str, layout: &str) -> PathBuf {
     let checkpoints = both_layouts(checkpoint);
-    let config = golden_json(&format!("{checkpoint}/config.json"));
+    let config: Value = golden_json(&format!("{checkpoint}/config.json"));
     exported(&format!("{checkpoint}-{layout}"), |exporter, folder| {
         exporter.arg(checkpoints.join(layout)).arg(folder).args(["--precision", "fp32"]);
         // The native layout has no place for them.

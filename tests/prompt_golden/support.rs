@@ -1,25 +1,14 @@
 //! The golden checkpoints' tokenizers and tables.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vintern::prompt::{TokenRoles, Tokenizer};
 
+pub use crate::reference_data::{golden, golden_json};
+
 pub const CHECKPOINTS: [&str; 2] = ["ckpt_a", "ckpt_b"];
-
-pub fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
-pub fn golden_json<T: DeserializeOwned>(name: &str) -> T {
-    let path = golden(name);
-    let file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_reader(std::io::BufReader::new(file)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// What the slow tokenizer of the reference makes of texts and ids.
 #[derive(Deserialize)]
