@@ -1,0 +1,185 @@
+"""The training run: the stages of :data:`STAGES` in order, stopped and continued at will.
+
+``python -m vintern_train.train RUN`` trains in the folder RUN until all stages are done. Stop it at any time; the same
+command goes on from the last state on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from vintern_train.batches import BatchStream, TileStream, loader
+from vintern_train.losses import answer_losses, tower_losses
+from vintern_train.model import Sizes, Vintern
+from vintern_train.muon import optimizers
+
+if TYPE_CHECKING:
+    from vintern_train.batches import Batch
+    from vintern_train.losses import Losses
+
+SEED = 20261124
+SAVE_EVERY = 200
+LOG_EVERY = 20
+WEIGHT_DECAY = 0.02
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run.
+
+    Attributes:
+        name: in the log.
+        steps: number of updates.
+        batch: tiles (of the tower's stage) or samples of an update.
+        lr: learning rate after warm-up.
+        final_lr: learning rate at the end; the last ``decay`` of the steps go there in a straight line.
+        receipts: share of receipts.
+        max_lines: most lines of a page of general text.
+        tower: whether the tower learns.
+        answers: whether the projector and the decoder do.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    final_lr: float
+    decay: float = 0.3
+    warmup: int = 100
+    receipts: float = 0.4
+    max_lines: int = 8
+    tower: bool = True
+    answers: bool = True
+    guide_weight: float = 0.3
+    patch_weight: float = 0.3
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.final_lr + (self.lr - self.final_lr) * min(1.0, left)
+
+
+STAGES = (
+    Stage("tower", steps=3600, batch=64, lr=2e-3, final_lr=6e-4, answers=False, receipts=0.5),
+    Stage("decoder", steps=1800, batch=16, lr=2e-3, final_lr=1.2e-3, tower=False, max_lines=4, guide_weight=1.0),
+    Stage("whole", steps=9000, batch=16, lr=1.2e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
+)
+
+
+class Run:
+    """State of a training run and the folder it lives in."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder, self.workers = folder, workers
+        torch.manual_seed(SEED)
+        self.model = Vintern(Sizes())
+        self.stage, self.step, self.seconds = 0, 0, 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self.saved = folder / "state.pt"
+        self.optimizers = optimizers(self.model, STAGES[0].lr, WEIGHT_DECAY)
+        if self.saved.is_file():
+            self.load()
+
+    def load(self) -> None:
+        """Takes up the state on disk."""
+        state = torch.load(self.saved, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def save(self) -> None:
+        """Writes the state, whole or not at all."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "stage": self.stage,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        temporary = self.saved.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.saved)
+
+    def train(self) -> None:
+        """Trains to the end."""
+        while self.stage < len(STAGES):
+            self.train_stage(STAGES[self.stage])
+            self.stage, self.step = self.stage + 1, 0
+            self.save()
+
+    def train_stage(self, stage: Stage) -> None:
+        """Trains to the end of a stage."""
+        stream_type = BatchStream if stage.answers else TileStream
+        seed = SEED + 1000 * self.stage + self.step
+        batches = loader(stream_type(seed, stage.batch, stage.receipts, stage.max_lines), self.workers)
+        self.model.vision_model.requires_grad_(stage.tower)
+        self.model.patch_head.requires_grad_(stage.tower)
+        started, figures = time.monotonic(), []
+        while self.step < stage.steps:
+            figures.append(self.update(stage, next(batches)))
+            self.step += 1
+            if self.step % LOG_EVERY == 0:
+                now = time.monotonic()
+                self.seconds += now - started
+                started = now
+                self.log(stage, figures)
+                figures = []
+            if self.step % SAVE_EVERY == 0:
+                self.save()
+
+    def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
+        """One update."""
+        rate = stage.rate(self.step)
+        losses = self.losses(stage, batch)
+        losses.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            if math.isfinite(float(norm)):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return losses.figures | {"gradient_norm": float(norm)}
+
+    def losses(self, stage: Stage, batch: Batch) -> Losses:
+        """The losses of a batch in a stage."""
+        if not stage.answers:
+            return tower_losses(self.model, batch)
+        return answer_losses(
+            self.model,
+            batch,
+            train_tower=stage.tower,
+            patch_weight=stage.patch_weight,
+            guide_weight=stage.guide_weight,
+        )
+
+    def log(self, stage: Stage, figures: list[dict[str, float]]) -> None:
+        """Appends the means of the last steps to log.jsonl."""
+        means = {key: round(sum(f[key] for f in figures) / len(figures), 5) for key in figures[0]}
+        line = {"stage": stage.name, "step": self.step, "seconds": round(self.seconds)} | means
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run: state.pt and log.jsonl")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (default: 1)")
+    arguments = parser.parse_args()
+    Run(arguments.run, arguments.workers).train()
+
+
+if __name__ == "__main__":
+    main()
