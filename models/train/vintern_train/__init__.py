@@ -1,0 +1,1 @@
+"""Trains the small Vintern of models/vintern-tiny from scratch."""

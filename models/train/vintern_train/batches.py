@@ -71,7 +71,7 @@ class BatchStream(IterableDataset[Batch]):
         self.seed, self.size, self.receipts, self.max_lines = seed, size, receipts, max_lines
 
     def stream(self) -> SampleStream:
-        """This worker's samples."""
+        """The samples of the process that asks."""
         worker = get_worker_info()
         return SampleStream(self.seed * 64 + (worker.id if worker else 0), self.receipts, self.max_lines)
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFilter
 
-from vintern_train.scene import Scene
-
 if TYPE_CHECKING:
     from random import Random
 
     from numpy.typing import NDArray
 
     from vintern_train.drawing import Page
-    from vintern_train.scene import Receipt
+    from vintern_train.scene import Receipt, Scene
 
-MIN_CONTRAST = 75
+MIN_CONTRAST = 90
+"""Smallest difference in luma between paper and ink, of 255."""
 MAX_ANGLE = 3.0
 """Degrees."""
 
@@ -39,7 +38,7 @@ def finish(page: Page, size: float, receipt: Receipt | None, random: Random) -> 
     scene.centres = scene.centres @ matrix[:, :2].T + matrix[:, 2]
     pixels = coloured(np.asarray(mask, np.float32) / 255, random)
     if random.random() < 0.45:
-        pixels += noise(pixels.shape, random) * random.uniform(1, 16)
+        pixels += noise(pixels.shape, random) * random.uniform(1, 13)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if random.random() < 0.4:
         image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.2, 0.045 * size)))

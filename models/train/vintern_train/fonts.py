@@ -21,7 +21,6 @@ SEEN = {
     "Noto Sans": "truetype/noto/NotoSans-*.ttf",
     "Noto Serif": "truetype/noto/NotoSerif-*.ttf",
     "Noto Sans Mono": "truetype/noto/NotoSansMono-*.ttf",
-    "Noto Serif Display": "truetype/noto/NotoSerifDisplay-*.ttf",
     "Roboto": "truetype/roboto/unhinted/RobotoTTF/Roboto-*.ttf",
     "Roboto Condensed": "truetype/roboto/unhinted/RobotoCondensed-*.ttf",
     "Open Sans": "truetype/open-sans/OpenSans-*.ttf",

@@ -1,8 +1,8 @@
 """InternVLChatModel in PyTorch, for training only: the tensors have the names of the original checkpoint layout.
 
-Vision tower: InternViT (pre-norm, LayerScale, class token, no final norm). Then pixel shuffle v2, the MLP projector, and
-a Qwen2 decoder (RMSNorm, rotary positions, grouped-query attention, SwiGLU). Formulas: the model code of OpenGVLab's
-InternVL and of transformers' Qwen2.
+Vision tower: InternViT (pre-norm, LayerScale, class token, no final norm). Then pixel shuffle v2, the MLP projector,
+and a Qwen2 decoder (RMSNorm, rotary positions, grouped-query attention, SwiGLU). Formulas: the model code of
+OpenGVLab's InternVL and of transformers' Qwen2.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vintern_train import tokenizer
 from vintern_train.samples import CLASSES, SLOTS
-from vintern_train.tiling import PATCH, PATCHES, TILE
+from vintern_train.tiling import PATCH, PATCHES
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,3 @@ def rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Applies rotary positions to [rows, heads, positions, head size] ("rotate half")."""
     first, second = x.chunk(2, dim=-1)
     return x * rotation[0] + torch.cat([-second, first], dim=-1) * rotation[1]
-
-
-assert TILE == PATCH * PATCHES

@@ -21,7 +21,14 @@ TOTAL_LABELS = (
 )
 DATE_LABELS = ("Ngày: ", "Ngày: ", "Ngày ", "Ngày bán: ", "Thời gian: ", "", "NGÀY: ", "Ngày in: ", "Date: ")
 TITLES = ("HÓA ĐƠN", "HÓA ĐƠN BÁN HÀNG", "PHIẾU THANH TOÁN", "Hóa đơn", "PHIẾU TÍNH TIỀN", "RECEIPT", "HOÁ ĐƠN BÁN LẺ")
-THANKS = ("Cảm ơn quý khách!", "Xin cảm ơn!", "Cảm ơn và hẹn gặp lại", "Hẹn gặp lại quý khách", "CẢM ƠN QUÝ KHÁCH", "Thank you!")
+THANKS = (
+    "Cảm ơn quý khách!",
+    "Xin cảm ơn!",
+    "Cảm ơn và hẹn gặp lại",
+    "Hẹn gặp lại quý khách",
+    "CẢM ƠN QUÝ KHÁCH",
+    "Thank you!",
+)
 ITEM_STYLES = ("plain", "plain", "plain", "numbered", "quantity", "dashed")
 
 
@@ -205,7 +212,7 @@ class ReceiptWriter:
         items = tuple(self.item(number + 1) for number in range(self.random.choice((1, 2, 2, 3, 3, 4, 5))))
         self.rule()
         amount = sum(item.amount for item in items)
-        _, total = self.pair(style.total_label, self.money(amount))
+        _, total = self.pair(self.total_label(self.money(amount)), self.money(amount))
         if style.payment:
             self.payment(amount)
         if date is None:
@@ -214,6 +221,11 @@ class ReceiptWriter:
             self.single(source.pick(THANKS))
         self.page.mask = self.page.mask.crop((0, 0, self.page.width, self.length()))
         return self.page, 0.85 * self.size, Receipt(shop, date, items, total, amount)
+
+    def total_label(self, money: str) -> str:
+        """The style's word for the total, or a short one where that does not fit beside the amount."""
+        room = self.right - self.margin - text_width(f"{self.style.total_label}  {money}", self.face, self.size)
+        return self.style.total_label if room > 0 else "Tổng"
 
     def payment(self, amount: int) -> None:
         """What the customer gave and got back: numbers that are not the total."""

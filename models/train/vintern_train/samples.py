@@ -55,7 +55,9 @@ class Sample:
     places: NDArray[np.int64]
 
 
-def draw_scene(source: TextSource, *, receipt: bool, unseen: bool = False, lines: int | None = None) -> tuple[Scene, Grid]:
+def draw_scene(
+    source: TextSource, *, receipt: bool, unseen: bool = False, lines: int | None = None
+) -> tuple[Scene, Grid]:
     """A legible scene and its grid.
 
     Args:

@@ -33,14 +33,11 @@ class TextSource:
         self.held_out = held_out
         self.syllables = wordlists.vietnamese_syllables(held_out=held_out)
         self.english = wordlists.english_words(held_out=held_out)
-        self.shops = self._phrases(wordlists.SHOPS)
-        self.goods = self._phrases(wordlists.GOODS)
-        self.streets = self._phrases(wordlists.STREETS)
-        self.places = self._phrases(wordlists.PLACES)
-        self.sentences = self._phrases(wordlists.SENTENCES)
-
-    def _phrases(self, block: str) -> tuple[str, ...]:
-        return wordlists.split_phrases(block, held_out=self.held_out)
+        self.shops = wordlists.part_of("shops", held_out=held_out)
+        self.goods = wordlists.part_of("goods", held_out=held_out)
+        self.streets = wordlists.part_of("streets", held_out=held_out)
+        self.places = wordlists.part_of("places", held_out=held_out)
+        self.sentences = wordlists.part_of("sentences", held_out=held_out)
 
     def chance(self, probability: float) -> bool:
         """True with a probability."""
@@ -67,7 +64,11 @@ class TextSource:
 
     def name(self) -> str:
         """A person's name."""
-        parts = [self.pick(wordlists.FAMILY_NAMES), self.pick(wordlists.MIDDLE_NAMES), self.pick(wordlists.GIVEN_NAMES)]
+        parts = [
+            self.pick(wordlists.phrases("family_names")),
+            self.pick(wordlists.phrases("middle_names")),
+            self.pick(wordlists.phrases("given_names")),
+        ]
         return " ".join(parts if self.chance(0.8) else parts[::2])
 
     def amount(self, low: int = 1, high: int = 900) -> int:
@@ -148,7 +149,9 @@ class TextSource:
         if style < 0.70:
             return f"{self.titled(self.random.randint(1, 2))}: {self.money(self.amount())}"
         if style < 0.76:
-            return self.pick(("Ngày ", "", "Date: ", "")) + self.date() + (f" {self.time()}" if self.chance(0.3) else "")
+            return (
+                self.pick(("Ngày ", "", "Date: ", "")) + self.date() + (f" {self.time()}" if self.chance(0.3) else "")
+            )
         if style < 0.81:
             return self.pick(("ĐT: ", "Tel: ", "", "Hotline ")) + self.phone()
         if style < 0.86:
@@ -171,7 +174,7 @@ class TextSource:
             place = self.random.randrange(len(words) - 1)
             words[place] += self.pick((",", ",", ".", ":", ";", " -", " –", "/", " &", " +"))
             return " ".join(words)
-        left, right = self.pick(("()", "\"\"", "“”", "[]", "''", "**", "<>", "{}")) 
+        left, right = self.pick(("()", '""', "“”", "[]", "''", "**", "<>", "{}"))
         place = self.random.randrange(len(words))
         words[place] = left + words[place] + right
         return " ".join(words)

@@ -22,7 +22,25 @@ SPECIAL_TOKENS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"),
     *("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>"),
 )
-PIECES = ('{"', '":', ' "', '",', '"},', ' {"', ' [{"', '"}],', ' "', "},", "}],", "shop", "date", "items", "name", "price", "total")
+PIECES = (
+    '{"',
+    '":',
+    ' "',
+    '",',
+    '"},',
+    ' {"',
+    ' [{"',
+    '"}],',
+    ' "',
+    "},",
+    "}],",
+    "shop",
+    "date",
+    "items",
+    "name",
+    "price",
+    "total",
+)
 """Strings of the extraction's JSON that are one token each."""
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -78,7 +96,10 @@ def tokenizer() -> Tokenizer:
     made = Tokenizer(BPE(vocab=ids, merges=list(merges)))
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     made.decoder = decoders.ByteLevel()
     made.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL_TOKENS])
@@ -101,10 +122,21 @@ def write_tokenizer(folder: Path) -> None:
     special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     write_json(folder / "special_tokens_map.json", special | {"additional_special_tokens": list(SPECIAL_TOKENS)})
     decoder = {
-        str(number): {"content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+        str(number): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
+        }
         for token, number in special_ids().items()
     }
-    settings = {"add_prefix_space": False, "added_tokens_decoder": decoder, "additional_special_tokens": list(SPECIAL_TOKENS)}
+    settings = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": decoder,
+        "additional_special_tokens": list(SPECIAL_TOKENS),
+    }
     settings |= {"bos_token": None, "errors": "replace", "model_max_length": 2048, "tokenizer_class": "Qwen2Tokenizer"}
     write_json(folder / "tokenizer_config.json", settings | special)
 

@@ -20,6 +20,7 @@ from vintern_train.batches import BatchStream, TileStream, loader
 from vintern_train.losses import answer_losses, tower_losses
 from vintern_train.model import Sizes, Vintern
 from vintern_train.muon import optimizers
+from vintern_train.validation import validate
 
 if TYPE_CHECKING:
     from vintern_train.batches import Batch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 SEED = 20261124
 SAVE_EVERY = 200
 LOG_EVERY = 20
+VALIDATE_EVERY = 400
 WEIGHT_DECAY = 0.02
 
 
@@ -137,6 +139,8 @@ class Run:
                 figures = []
             if self.step % SAVE_EVERY == 0:
                 self.save()
+            if stage.answers and self.step % VALIDATE_EVERY == 0:
+                self.write({"stage": stage.name, "step": self.step} | validate(self.model))
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
         """One update."""
@@ -167,7 +171,10 @@ class Run:
     def log(self, stage: Stage, figures: list[dict[str, float]]) -> None:
         """Appends the means of the last steps to log.jsonl."""
         means = {key: round(sum(f[key] for f in figures) / len(figures), 5) for key in figures[0]}
-        line = {"stage": stage.name, "step": self.step, "seconds": round(self.seconds)} | means
+        self.write({"stage": stage.name, "step": self.step, "seconds": round(self.seconds)} | means)
+
+    def write(self, line: dict[str, float | str]) -> None:
+        """Appends a line to log.jsonl."""
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
