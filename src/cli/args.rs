@@ -21,6 +21,17 @@ Examples:
   vintern chat --model DIR --image a.png --image b.png \"<image> <image> So sánh hai ảnh.\"
   vintern chat --model DIR --image photo.jpg        (a conversation about the image)";
 
+const CHAT_PRESET: &str = "\
+Settings to start from; the other flags override them [default: the package's choice, else describe with an image, text \
+without]
+
+Built in:
+- describe:  The model card's image call: 3 beams, repetition penalty 3.5, 512 new tokens
+- text:      The model card's text call: greedy, repetition penalty 1.5, 64 new tokens
+- benchmark: The published scores' call: 3 beams, no penalty, 1024 tokens, EXIF ignored
+
+A package may have others, and settings of its own for these; `vintern doctor --model DIR` lists them.";
+
 /// Runs Vintern and its InternVL siblings on ONNX Runtime.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
@@ -66,16 +77,19 @@ pub(super) struct RuntimeArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Images")]
 pub(super) struct TilingArgs {
-    /// Most tiles of the grid, the thumbnail not counted [default: the package's]
+    /// Most tiles of the grid, the thumbnail not counted [default: the preset's, else the package's]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) max_tiles: Option<u32>,
-    /// Fewest tiles of the grid [default: the package's]
+    /// Fewest tiles of the grid [default: the preset's, else the package's]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
     pub(super) min_tiles: Option<u32>,
     /// Do not append the whole image as one more tile
     #[arg(long)]
     pub(super) no_thumbnail: bool,
-    /// The orientation a photo's EXIF data states [default: auto, or ignore with the benchmark preset]
+    /// Append the whole image also where the preset does not
+    #[arg(long, conflicts_with = "no_thumbnail")]
+    pub(super) thumbnail: bool,
+    /// The orientation a photo's EXIF data states [default: the preset's]
     #[arg(long, value_name = "WHAT", value_enum)]
     pub(super) orientation: Option<OrientationArg>,
     /// Refuse images of more pixels than this
@@ -132,28 +146,29 @@ pub(super) struct PromptArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Generation")]
 pub(super) struct GenerationArgs {
-    /// Settings to start from; the other flags override them [default: describe with an image, text without]
-    #[arg(long, value_name = "NAME", value_enum)]
-    pub(super) preset: Option<Preset>,
+    /// Settings to start from; the other flags override them [default: the package's choice, else describe with an
+    /// image, text without]
+    #[arg(long, value_name = "NAME", long_help = CHAT_PRESET)]
+    pub(super) preset: Option<String>,
     /// Beams; 1 is greedy search [default: the preset's]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) num_beams: Option<usize>,
     /// Makes generated tokens less likely to come again; 1 is off [default: the preset's]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) repetition_penalty: Option<f32>,
-    /// Exponent of the length a beam's score is divided by [default: 1]
+    /// Exponent of the length a beam's score is divided by [default: the preset's]
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pub(super) length_penalty: Option<f32>,
-    /// When beam search ends: true, false or never [default: false]
+    /// When beam search ends: true, false or never [default: the preset's]
     #[arg(long, value_name = "WHEN")]
     pub(super) early_stopping: Option<String>,
-    /// No run of N generated tokens occurs twice; 0 is off [default: 0]
+    /// No run of N generated tokens occurs twice; 0 is off [default: the preset's]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) no_repeat_ngram_size: Option<usize>,
     /// Most tokens to generate [default: the preset's]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) max_new_tokens: Option<usize>,
-    /// Fewest tokens to generate [default: 0]
+    /// Fewest tokens to generate [default: the preset's]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) min_new_tokens: Option<usize>,
     /// Sample at this temperature; 0 is greedy search
@@ -176,16 +191,6 @@ pub(super) struct GenerationArgs {
     pub(super) stop: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Preset {
-    /// The model card's image call: 3 beams, repetition penalty 3.5, 512 new tokens
-    Describe,
-    /// The model card's text call: greedy, repetition penalty 1.5, 64 new tokens
-    Text,
-    /// What the published scores were made with: 3 beams, no penalty, 1024 new tokens, EXIF ignored
-    Benchmark,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
     /// The image
@@ -194,6 +199,9 @@ pub(super) struct InspectArgs {
     /// Model package whose tile size, tokens and defaults to use [default: the model card's]
     #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: Option<PathBuf>,
+    /// Preset whose tiles and orientation to use [default: that of a question with an image]
+    #[arg(long, value_name = "NAME")]
+    pub(super) preset: Option<String>,
     /// Side of a tile in pixels [default: the package's, else 448]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(super) tile_size: Option<u32>,

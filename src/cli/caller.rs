@@ -10,16 +10,17 @@ use super::error::CliError;
 use super::output::{ChatOutput, note, print_json, summary};
 use super::progress::Progress;
 use super::session::load_image;
+use super::settings::ChatSettings;
 use crate::engine::{Completion, Engine, Event, Request, Stage, TiledImage};
 use crate::generate::{FinishReason, GenerationSettings, Strategy};
 use crate::graph::Interrupt;
-use crate::prompt::{Template, Turn};
+use crate::prompt::Turn;
 
 /// The parts of a request that stay the same through a conversation.
 pub(super) struct Caller<'a> {
     args: &'a ChatArgs,
+    settings: ChatSettings<'a>,
     engine: Engine,
-    template: Option<Template>,
     progress: Progress,
     running: Running,
 }
@@ -65,12 +66,12 @@ impl<'a> Caller<'a> {
     /// A caller of a loaded engine.
     pub(super) fn new(
         args: &'a ChatArgs,
+        settings: ChatSettings<'a>,
         engine: Engine,
-        template: Option<Template>,
         progress: Progress,
         running: Running,
     ) -> Self {
-        Self { args, engine, template, progress, running }
+        Self { args, settings, engine, progress, running }
     }
 
     /// Reads an image for the engine's model.
@@ -78,8 +79,15 @@ impl<'a> Caller<'a> {
     /// # Errors
     /// When the file cannot be read or is no usable image.
     pub(super) fn load_image(&self, file: &Path) -> Result<TiledImage, CliError> {
-        let decode = self.args.tiling.decode_options(self.args.generation.preset);
-        load_image(file, self.engine.manifest(), &self.args.tiling, &decode, &self.progress)
+        load_image(file, &self.settings.images, &self.progress)
+    }
+
+    /// How a call with or without images generates.
+    ///
+    /// # Errors
+    /// When flags contradict each other or a preset.
+    pub(super) fn generation(&self, has_images: bool) -> Result<GenerationSettings, CliError> {
+        self.settings.generation(has_images)
     }
 
     /// Asks, and prints the answer as it becomes settled.
@@ -132,7 +140,7 @@ impl<'a> Caller<'a> {
             question: ask.question,
             images: ask.images,
             history: ask.history,
-            template: self.template,
+            template: self.settings.template,
             system_message: self.args.prompt.system.clone(),
             settings: ask.settings,
             stop: self.args.generation.stop.clone(),

@@ -14,31 +14,28 @@ use crate::package::Package;
 /// # Errors
 /// Whatever keeps the question from being answered.
 pub(super) fn run(args: &ChatArgs) -> Result<(), CliError> {
-    let settings = args.generation.resolve(!args.images.is_empty())?;
-    let template = args.prompt.template.as_deref().map(str::parse).transpose()?;
     let providers = args.runtime.providers()?;
     if args.question.is_none() && args.json {
         return Err(CliError::usage("--json needs a question", "put the question at the end of the command"));
     }
     let history = args.history.as_deref().map(read_history).transpose()?;
     let package = Package::open(&args.model)?;
-    let tiling = &package.manifest().tiling;
-    args.tiling.tiling_options(package.manifest().architecture.image_size, tiling)?;
+    let settings = args.resolve(&package)?;
+    let generation = settings.generation(!args.images.is_empty())?;
     let progress = Progress::new();
-    let decode = args.tiling.decode_options(args.generation.preset);
-    let read = |file| load_image(file, package.manifest(), &args.tiling, &decode, &progress);
+    let read = |file| load_image(file, &settings.images, &progress);
     let images = args.images.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
     let running = Running::new(progress.clone());
     let handler = running.clone();
     ctrlc::set_handler(move || handler.stop()).map_err(std::io::Error::other)?;
     let engine = load_engine(&package, &args.runtime, &providers, &progress)?;
-    let mut caller = Caller::new(args, engine, template, progress, running);
+    let mut caller = Caller::new(args, settings, engine, progress, running);
     match &args.question {
         Some(question) => {
-            let ask = Ask { question: question.clone(), images, history, settings };
+            let ask = Ask { question: question.clone(), images, history, settings: generation };
             let completion = if args.json { caller.print_json(ask) } else { caller.print_text(ask) }?;
             complete(&completion)
         }
-        None => conversation::run(&mut caller, args, images, history),
+        None => conversation::run(&mut caller, images, history),
     }
 }

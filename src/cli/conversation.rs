@@ -6,7 +6,6 @@ use std::path::Path;
 use rustyline::error::ReadlineError;
 use rustyline::{Behavior, Config, DefaultEditor};
 
-use super::args::ChatArgs;
 use super::caller::{Ask, Caller, complete, is_cancelled};
 use super::error::CliError;
 use super::output::note;
@@ -88,7 +87,6 @@ impl Conversation {
 /// from a terminal, it is an error at the end.
 pub(super) fn run(
     caller: &mut Caller<'_>,
-    args: &ChatArgs,
     images: Vec<TiledImage>,
     history: Option<Vec<Turn>>,
 ) -> Result<(), CliError> {
@@ -112,7 +110,7 @@ pub(super) fn run(
             }
             "/image" => add_image(argument.trim(), &mut conversation, caller),
             command if command.starts_with('/') => Err(unknown(command)),
-            _ => turn(line, &mut conversation, caller, args, on_terminal),
+            _ => turn(line, &mut conversation, caller, on_terminal),
         };
         match outcome {
             Err(error @ (CliError::Terminal(_) | CliError::Check(_))) => return Err(error),
@@ -151,10 +149,9 @@ fn turn(
     question: &str,
     conversation: &mut Conversation,
     caller: &mut Caller<'_>,
-    args: &ChatArgs,
     on_terminal: bool,
 ) -> Result<(), CliError> {
-    let settings = args.generation.resolve(!conversation.images.is_empty())?;
+    let settings = caller.generation(!conversation.images.is_empty())?;
     let question = conversation.mark(question);
     let (images, history) = (conversation.images.clone(), conversation.history.clone());
     let completion = caller.print_text(Ask { question, images, history, settings })?;

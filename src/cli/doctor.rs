@@ -8,6 +8,7 @@ use super::args::DoctorArgs;
 use super::error::CliError;
 use super::output::print_json;
 use super::progress::Progress;
+use super::settings::{ListedPreset, Presets};
 use super::{system, with_causes};
 use crate::graph::Placement;
 use crate::graph::onnx::Library;
@@ -19,6 +20,8 @@ use crate::package::{Component, Package};
 struct Report {
     vintern: &'static str,
     checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    presets: Vec<ListedPreset>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     placement: Vec<GraphPlacement>,
 }
@@ -68,10 +71,14 @@ impl Check {
 /// # Errors
 /// When something that was asked for does not work; what it is was printed.
 pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
-    let mut report = Report { vintern: env!("CARGO_PKG_VERSION"), checks: Vec::new(), placement: Vec::new() };
+    let mut report =
+        Report { vintern: env!("CARGO_PKG_VERSION"), checks: Vec::new(), presets: Vec::new(), placement: Vec::new() };
     let library = check_library(args, &mut report);
     let providers = check_providers(args, &mut report);
     let package = check_package(args, &mut report);
+    if let Some(package) = &package {
+        check_presets(package, &mut report);
+    }
     check_memory(package.as_ref(), &mut report);
     if let (Some(library), Some(providers), Some(package)) = (&library, &providers, &package) {
         check_graphs(library, providers, package, &mut report);
@@ -136,6 +143,18 @@ fn check_package(args: &DoctorArgs, report: &mut Report) -> Option<Package> {
             report.checks.push(Check::failed("package", &error.into()));
             None
         }
+    }
+}
+
+/// Lists the presets, the package's own first.
+fn check_presets(package: &Package, report: &mut Report) {
+    match Presets::new(Some(package)) {
+        Ok(presets) => {
+            report.presets = presets.list();
+            let lines: Vec<String> = report.presets.iter().map(ToString::to_string).collect();
+            report.checks.push(Check::ok("presets", lines.join("\n")));
+        }
+        Err(error) => report.checks.push(Check::failed("presets", &error)),
     }
 }
 

@@ -9,17 +9,9 @@ use super::args::InspectArgs;
 use super::error::CliError;
 use super::output::print_json;
 use super::read_file;
-use crate::package::{Package, Tiling as TilingDefaults};
+use super::settings::Presets;
+use crate::package::Package;
 use crate::preprocess::{self, DecodedImage, Tiling};
-
-/// The model card's tiling, used without a package.
-const CARD_TILING: TilingDefaults = TilingDefaults {
-    min_tiles: 1,
-    max_tiles: 6,
-    use_thumbnail: true,
-    mean: [0.485, 0.456, 0.406],
-    std: [0.229, 0.224, 0.225],
-};
 
 /// Side of the model card's tiles in pixels.
 const CARD_TILE_SIZE: u32 = 448;
@@ -70,12 +62,12 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CliError> {
     let tile_size = args.tile_size.or(sizes.map(|sizes| sizes.image_size)).unwrap_or(CARD_TILE_SIZE);
     let tokens_per_tile =
         args.tokens_per_tile.or(sizes.map(|sizes| sizes.tokens_per_tile)).unwrap_or(CARD_TOKENS_PER_TILE);
-    let defaults = manifest.map_or(&CARD_TILING, |manifest| &manifest.tiling);
-    let options = args.tiling.tiling_options(tile_size, defaults)?;
+    let presets = Presets::new(package.as_ref())?.choose(args.preset.as_deref())?;
+    let options = args.tiling.resolve(tile_size, presets.of_call(true))?;
     let bytes = read_file("image", &args.image)?;
     let failed = |source| CliError::Image { file: args.image.clone(), source };
-    let decoded = preprocess::decode(&bytes, &args.tiling.decode_options(None)).map_err(failed)?;
-    let tiling = preprocess::tile(&decoded.rgb, &options).map_err(failed)?;
+    let decoded = preprocess::decode(&bytes, &options.decode).map_err(failed)?;
+    let tiling = preprocess::tile(&decoded.rgb, &options.tiling).map_err(failed)?;
     let files = args.output.as_deref().map_or(Ok(Vec::new()), |folder| write_tiles(&tiling, folder))?;
     let report = report(args.image.clone(), &decoded, &tiling, tile_size, tokens_per_tile, files);
     if args.json {

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use super::args::{RuntimeArgs, TilingArgs};
+use super::args::RuntimeArgs;
 use super::error::CliError;
 use super::output::note;
 use super::progress::Progress;
 use super::read_file;
+use super::settings::ImageOptions;
 use crate::engine::{Engine, EngineConfig, TiledImage};
 use crate::graph::onnx::Library;
 use crate::model::ComponentProviders;
-use crate::package::{Manifest, Package};
-use crate::preprocess::DecodeOptions;
+use crate::package::Package;
 
 /// Loads the engine of a package.
 ///
@@ -39,16 +39,9 @@ pub(super) fn load_engine(
 ///
 /// # Errors
 /// When the file cannot be read or is no usable image.
-pub(super) fn load_image(
-    file: &Path,
-    manifest: &Manifest,
-    tiling: &TilingArgs,
-    decode: &DecodeOptions,
-    progress: &Progress,
-) -> Result<TiledImage, CliError> {
-    let options = tiling.tiling_options(manifest.architecture.image_size, &manifest.tiling)?;
+pub(super) fn load_image(file: &Path, options: &ImageOptions, progress: &Progress) -> Result<TiledImage, CliError> {
     let bytes = read_file("image", file)?;
-    let image = TiledImage::from_bytes(&bytes, decode, &options)
+    let image = TiledImage::from_bytes(&bytes, &options.decode, &options.tiling)
         .map_err(|source| CliError::Image { file: file.to_path_buf(), source })?;
     if !image.is_exact() {
         progress.warn(&format!("{}: in this coding of its samples the reference reads other pixels", file.display()));

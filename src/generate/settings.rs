@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// How to generate: limits, logits processors and the search strategy.
 ///
 /// The names and meanings are those of transformers' `GenerationConfig`.
@@ -89,6 +91,17 @@ impl fmt::Display for EarlyStopping {
             Self::False => "false",
             Self::Never => "never",
         })
+    }
+}
+
+/// `true`, `false` or `"never"`, as transformers writes it.
+impl Serialize for EarlyStopping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::True => serializer.serialize_bool(true),
+            Self::False => serializer.serialize_bool(false),
+            Self::Never => serializer.serialize_str("never"),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub enum PackageError {
         /// The manifest.
         file: PathBuf,
         /// Name of the field.
-        field: &'static str,
+        field: String,
         /// Its value.
         found: String,
         /// What would be right.

@@ -1,6 +1,10 @@
 //! The manifest: everything the runtime needs to know about a package, nothing it must guess.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use super::presets::{self, DefaultPresets, Preset};
 
 /// Value of the manifest's `format` field.
 pub const FORMAT: &str = "vintern-package";
@@ -25,6 +29,12 @@ pub struct Manifest {
     pub tiling: Tiling,
     /// Default chat template and system message.
     pub prompt: Prompt,
+    /// The presets the package ships, by name.
+    #[serde(default, deserialize_with = "presets::read", skip_serializing_if = "BTreeMap::is_empty")]
+    pub presets: BTreeMap<String, Preset>,
+    /// Which presets a call starts from when none is asked for.
+    #[serde(default, skip_serializing_if = "DefaultPresets::is_empty")]
+    pub default_presets: DefaultPresets,
     /// Token ids with a role.
     pub tokens: Tokens,
     /// The tokenizer file.
@@ -176,7 +186,7 @@ pub struct GraphVariant {
     /// Execution providers the variant is meant for.
     pub providers: Vec<String>,
     /// Opset version of each operator domain.
-    pub opset: std::collections::BTreeMap<String, u64>,
+    pub opset: BTreeMap<String, u64>,
     /// The `.onnx` file first, then its external data.
     pub files: Vec<FileEntry>,
     /// Inputs in order.

@@ -5,6 +5,7 @@
 
 mod error;
 mod manifest;
+mod presets;
 
 use std::fs::File;
 use std::io::Read;
@@ -17,6 +18,7 @@ pub use manifest::{
     Architecture, Axis, EmbedTokens, Exporter, FORMAT, FORMAT_VERSION, FileEntry, GraphVariant, Graphs, Manifest,
     Parity, Prompt, Source, TensorEntry, Tiling, Tokens,
 };
+pub use presets::{DefaultPresets, MAX_PRESET_BEAMS, Preset};
 
 /// File name of the manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -64,10 +66,11 @@ impl Package {
     ///
     /// # Errors
     /// [`PackageError`] when the folder holds no manifest, the manifest cannot be read or is of another format version,
-    /// or a file is missing or has another size than stated.
+    /// a number or a preset in it makes no sense, or a file is missing or has another size than stated.
     pub fn open(folder: &Path) -> Result<Self, PackageError> {
         let manifest = read_manifest(folder)?;
         check_numbers(folder, &manifest)?;
+        check_presets(folder, &manifest)?;
         let package = Self { folder: folder.to_path_buf(), manifest };
         for entry in package.manifest.files() {
             package.check_size(entry)?;
@@ -167,7 +170,7 @@ fn check_numbers(folder: &Path, manifest: &Manifest) -> Result<(), PackageError>
     let sizes = &manifest.architecture;
     let tiling = &manifest.tiling;
     let wrong = |field: &'static str, found: String, expected: &'static str| {
-        Err(PackageError::Field { file: folder.join(MANIFEST_FILE), field, found, expected })
+        Err(PackageError::Field { file: folder.join(MANIFEST_FILE), field: field.to_owned(), found, expected })
     };
     let positive: [(&'static str, usize); 10] = [
         ("architecture.image_size", sizes.image_size as usize),
@@ -207,6 +210,22 @@ fn check_numbers(folder: &Path, manifest: &Manifest) -> Result<(), PackageError>
     ] {
         if variants.is_empty() || variants.iter().any(|variant| variant.files.is_empty()) {
             return wrong(field, "no graph or a graph without a file".into(), "at least one variant with its files");
+        }
+    }
+    Ok(())
+}
+
+/// Tile limits of presets that contradict each other, or those of the package where a preset states only one.
+fn check_presets(folder: &Path, manifest: &Manifest) -> Result<(), PackageError> {
+    for (name, preset) in &manifest.presets {
+        let max_tiles = preset.max_tiles.unwrap_or(manifest.tiling.max_tiles);
+        if let Some(min_tiles) = preset.min_tiles.filter(|min_tiles| *min_tiles > max_tiles) {
+            return Err(PackageError::Field {
+                file: folder.join(MANIFEST_FILE),
+                field: format!("presets.{name}.min_tiles"),
+                found: format!("{min_tiles} with max_tiles {max_tiles}"),
+                expected: "1 to max_tiles",
+            });
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod images;
 mod inspect;
 mod library;
 mod packages;
+mod presets;
 mod processes;
 mod prompts;
 mod settings;

@@ -46,6 +46,7 @@ fn flags_that_contradict_each_other() {
         let arguments: Vec<&str> = arguments.split(' ').chain(["question"]).collect();
         transcript.chat(&arguments);
     }
+    transcript.chat(&["--thumbnail", "--no-thumbnail", "question"]);
     transcript.chat(&["--json"]);
     transcript.check("settings_conflicts");
 }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vintern_export.graph import Graph, Port
     from vintern_export.numbers import StoredDtype
     from vintern_export.output import FileRecord
+    from vintern_export.presets import Presets
     from vintern_export.prompt import Prompt
     from vintern_export.tokenizer import ExportedTokenizer
 
@@ -34,6 +35,7 @@ def build_manifest(
     checkpoint: Checkpoint,
     source: dict[str, str],
     prompt: Prompt,
+    presets: Presets,
     tokenizer: tuple[ExportedTokenizer, FileRecord],
     embeddings: tuple[StoredDtype, FileRecord],
     variants: dict[str, list[dict[str, Any]]],
@@ -48,6 +50,7 @@ def build_manifest(
         "architecture": architecture(checkpoint),
         "tiling": TILING,
         "prompt": {"template": prompt.template, "system_message": prompt.system_message},
+        **presets.manifest_entries(),
         "tokens": {
             "eos": ids.eos,
             "pad": ids.pad,

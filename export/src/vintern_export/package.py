@@ -11,9 +11,10 @@ from vintern_export.graph_file import data_size, write_graph
 from vintern_export.graph_projector import build_projector
 from vintern_export.graph_vision import build_vision_encoder
 from vintern_export.layout import EMBED_TOKENS
-from vintern_export.manifest import MANIFEST_NAME, build_manifest, manifest_bytes, variant_entry
+from vintern_export.manifest import MANIFEST_NAME, TILING, build_manifest, manifest_bytes, variant_entry
 from vintern_export.numbers import Precision
 from vintern_export.output import FileRecord, HashedFile, Progress, write_file
+from vintern_export.presets import read_presets
 from vintern_export.progress import progress_bar
 from vintern_export.prompt import prompt_warnings, resolve_prompt
 from vintern_export.safetensors_io import safetensors_header
@@ -70,6 +71,7 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
     replaces = MANIFEST_NAME if options.force else None
     with Checkpoint(folder) as checkpoint, staged_folder(out, replaces=replaces) as staging:
         prompt = resolve_prompt(folder, checkpoint.config, options.template, options.system)
+        presets = read_presets(folder, TILING)
         for line in (*checkpoint.warnings, *prompt_warnings(checkpoint.config, prompt), *option_warnings(options)):
             warn(line)
         rows = checkpoint.config.language.vocab_size
@@ -85,7 +87,7 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             variants = {key: [write_variant(graph, staging, options, progress)] for key, graph in graphs.items()}
             source = {"name": name, "layout": checkpoint.config.layout.value, "sha256": digest.result()}
         manifest = build_manifest(
-            checkpoint, source, prompt, (tokenizer, tokenizer_file), (table.dtype, table_file), variants
+            checkpoint, source, prompt, presets, (tokenizer, tokenizer_file), (table.dtype, table_file), variants
         )
         write_file(staging / MANIFEST_NAME, manifest_bytes(manifest))
 

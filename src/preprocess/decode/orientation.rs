@@ -2,9 +2,11 @@
 
 use image::metadata::Orientation as Turn;
 use image::{DynamicImage, RgbImage};
+use serde::Serialize;
 
 /// What to do with the EXIF orientation tag of a photograph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Orientation {
     /// Turn the image upright. What people mean by the picture; the default.
     #[default]
