@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO   := target/demo
 
-.PHONY: setup demo test test-rust test-python lint doc check format clean
+.PHONY: setup demo eval train test test-rust test-python lint doc check format clean
 
 setup: $(VENV)/.ready
 	cargo build --release
@@ -31,6 +31,27 @@ demo: setup $(DEMO)/package/manifest.json
 	./target/release/vintern chat --model $(DEMO)/package --image tests/golden/images/photo_landscape.png \
 		--preset describe --max-new-tokens 64 -- "Mô tả hình ảnh một cách chi tiết."
 
+# Scores of a package on the held-out pages: make eval MODEL=DIR EVAL="--limit 5 -- --threads 1"
+MODEL  ?= models/vintern-tiny
+EVAL   ?=
+eval: setup $(VENV)/.eval
+	PYTHONPATH=models/train $(BIN)/python -m vintern_train.evaluate --model $(MODEL) $(EVAL)
+
+$(VENV)/.eval: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check fonttools==4.68.0
+	touch $@
+
+# Trains the bundled model from nothing; stop it and run it again at will. Needs the Debian packages of fonts.txt.
+TRAIN  := models/train/.venv
+RUN    ?= target/train
+train: $(TRAIN)/.ready
+	PYTHONPATH=models/train $(TRAIN)/bin/python -m vintern_train.train $(RUN)
+
+$(TRAIN)/.ready: models/train/requirements.txt
+	$(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 test: test-rust test-python
 
 test-rust: $(VENV)/.ready
@@ -38,15 +59,17 @@ test-rust: $(VENV)/.ready
 	cargo test --all-targets
 	cargo test --doc
 
-test-python: $(VENV)/.ready
+test-python: $(VENV)/.ready $(VENV)/.eval
 	cd export && ../$(BIN)/python -m pytest -q
+	cd models/train && ../../$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.ready
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	$(BIN)/ruff format --check export
-	$(BIN)/ruff check export
+	$(BIN)/ruff format --check export models/train
+	$(BIN)/ruff check export models/train
 	cd export && ../$(BIN)/mypy
+	cd models/train && ../../$(BIN)/mypy --config-file mypy.ini
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
@@ -55,7 +78,7 @@ check: lint doc test
 
 format: $(VENV)/.ready
 	cargo fmt
-	$(BIN)/ruff format export
+	$(BIN)/ruff format export models/train
 
 clean:
 	rm -rf target $(VENV)

@@ -36,7 +36,7 @@ def finish(page: Page, size: float, receipt: Receipt | None, random: Random) -> 
     mask, matrix = turned(page.mask, random)
     scene = page.canvas.scene(mask, size, receipt)
     scene.centres = scene.centres @ matrix[:, :2].T + matrix[:, 2]
-    pixels = coloured(np.asarray(mask, np.float32) / 255, random)
+    pixels = coloured((np.asarray(mask) / 255).astype(np.float32), random)
     if random.random() < 0.45:
         pixels += noise(pixels.shape, random) * random.uniform(1, 13)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))

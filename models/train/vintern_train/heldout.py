@@ -60,7 +60,7 @@ class Case:
 def render(folder: Path, limit: int | None = None) -> list[Case]:
     """Renders the set, or the first ``limit`` cases of each group; returns the cases."""
     folder.mkdir(parents=True, exist_ok=True)
-    cases = []
+    cases: list[Case] = []
     for group in GROUPS:
         for number in range(group.count if limit is None else min(limit, group.count)):
             random = Random(f"{SEED} {group.name} {number}")

@@ -39,13 +39,13 @@ def patch_loss(model: Vintern, features: Tensor, patches: Tensor) -> tuple[Tenso
     loss = functional.cross_entropy(logits, classes, weight, ignore_index=IGNORE)
     characters = classes > 0
     right = (logits.detach().argmax(-1) == classes)[characters].float().mean()
-    return loss, float(right)
+    return loss, right.item()
 
 
 def tower_losses(model: Vintern, batch: Batch) -> Losses:
     """The tower as a reader of patches."""
     loss, right = patch_loss(model, model.vision_model(batch.pixel_values()), batch.patches)
-    return Losses(loss, {"patch_loss": float(loss), "patch_accuracy": right})
+    return Losses(loss, {"patch_loss": loss.item(), "patch_accuracy": right})
 
 
 def answer_losses(
@@ -67,12 +67,12 @@ def answer_losses(
     logits = model.language_model.lm_head(hidden[asked])
     labels = batch.labels[asked]
     token_loss = functional.cross_entropy(logits, labels)
-    figures = {"token_loss": float(token_loss), "token_accuracy": float((logits.argmax(-1) == labels).float().mean())}
+    figures = {"token_loss": token_loss.item(), "token_accuracy": (logits.argmax(-1) == labels).float().mean().item()}
     total = token_loss
     if guide_weight:
         guide, looking = guide_loss(q, k, batch.places)
         total = total + guide_weight * guide
-        figures |= {"guide_loss": float(guide), "looking": looking}
+        figures |= {"guide_loss": guide.item(), "looking": looking}
     if patch_weight and train_tower:
         patch, right = patch_loss(model, features, batch.patches)
         total = total + patch_weight * patch
@@ -95,4 +95,4 @@ def guide_loss(q: Tensor, k: Tensor, places: Tensor) -> tuple[Tensor, float]:
     end = int(places.max()) + 1
     scores = torch.einsum("rpd,rkd->rpk", q, k[:, :end])[rows, positions] * q.shape[-1] ** -0.5
     targets = places[rows, positions]
-    return functional.cross_entropy(scores, targets), float((scores.argmax(-1) == targets).float().mean())
+    return functional.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean().item()

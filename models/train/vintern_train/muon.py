@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """One update."""
         del closure
         for group in self.param_groups:
@@ -62,7 +62,8 @@ class Muon(torch.optim.Optimizer):
 
 def optimizers(model: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings, heads, norms and biases."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = ".layers." in name or name.startswith("mlp1")
         (matrices if inside and parameter.ndim == 2 else others).append(parameter)

@@ -32,7 +32,7 @@ MIN_ADVANCE = 4.0
 IGNORE = -100
 SPARSE_TILES_KEPT = 0.05
 """Share of the tiles without text that the tower's own training keeps."""
-FULL_TILE = 10
+FULL_TILE = 7
 """Characters of a tile that is always kept."""
 
 
@@ -186,7 +186,8 @@ class SampleStream:
 
     def tiles(self) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Tiles of the next scene and what stands in their patches; the fewer characters, the fewer are kept."""
-        scene, grid = self.scene()
+        receipt = self.random.random() < self.receipts
+        scene, grid = draw_scene(self.source, receipt=receipt, lines=self.random.randint(1, self.max_lines))
         pairs = zip(cut_tiles(scene.image, grid), patch_classes(scene, grid), strict=True)
         return [pair for pair in pairs if self.random.random() < SPARSE_TILES_KEPT + (pair[1] > 0).sum() / FULL_TILE]
 

@@ -174,7 +174,7 @@ class TextSource:
             place = self.random.randrange(len(words) - 1)
             words[place] += self.pick((",", ",", ".", ":", ";", " -", " –", "/", " &", " +"))
             return " ".join(words)
-        left, right = self.pick(("()", '""', "“”", "[]", "''", "**", "<>", "{}"))
+        brackets = self.pick(("()", '""', "“”", "[]", "''", "**", "<>", "{}"))
         place = self.random.randrange(len(words))
-        words[place] = left + words[place] + right
+        words[place] = brackets[0] + words[place] + brackets[1]
         return " ".join(words)

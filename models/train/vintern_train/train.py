@@ -72,9 +72,9 @@ class Stage:
 
 
 STAGES = (
-    Stage("tower", steps=3600, batch=64, lr=2e-3, final_lr=6e-4, answers=False, receipts=0.5),
-    Stage("decoder", steps=1800, batch=16, lr=2e-3, final_lr=1.2e-3, tower=False, max_lines=4, guide_weight=1.0),
-    Stage("whole", steps=9000, batch=16, lr=1.2e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
+    Stage("tower", steps=2600, batch=64, lr=2e-3, final_lr=2e-3, answers=False, receipts=0.5),
+    Stage("decoder", steps=1400, batch=16, lr=2e-3, final_lr=2e-3, tower=False, max_lines=4, guide_weight=1.0),
+    Stage("whole", steps=9000, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
 )
 
 
@@ -140,7 +140,7 @@ class Run:
             if self.step % SAVE_EVERY == 0:
                 self.save()
             if stage.answers and self.step % VALIDATE_EVERY == 0:
-                self.write({"stage": stage.name, "step": self.step} | validate(self.model))
+                self.write({"stage": stage.name, "step": self.step, **validate(self.model)})
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
         """One update."""
@@ -171,9 +171,9 @@ class Run:
     def log(self, stage: Stage, figures: list[dict[str, float]]) -> None:
         """Appends the means of the last steps to log.jsonl."""
         means = {key: round(sum(f[key] for f in figures) / len(figures), 5) for key in figures[0]}
-        self.write({"stage": stage.name, "step": self.step, "seconds": round(self.seconds)} | means)
+        self.write({"stage": stage.name, "step": self.step, "seconds": round(self.seconds), **means})
 
-    def write(self, line: dict[str, float | str]) -> None:
+    def write(self, line: dict[str, object]) -> None:
         """Appends a line to log.jsonl."""
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

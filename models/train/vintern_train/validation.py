@@ -14,7 +14,7 @@ from vintern_train.text import TextSource
 from vintern_train.tiling import TOKENS, cut_tiles, pixel_values
 
 SEED = 999
-PAGES = 12
+PAGES = 8
 """Pages of lines and as many receipts."""
 
 
@@ -48,7 +48,8 @@ def greedy(model: Vintern, image_embeds: torch.Tensor, tiles: int, question: str
     past = [Cache() for _ in range(model.sizes.layers)]
     language = model.language_model
     end = tokenizer.special_ids()["<|im_end|>"]
-    embeds, answer = model.merged(ids, image_embeds), []
+    embeds = model.merged(ids, image_embeds)
+    answer: list[int] = []
     while len(answer) < limit:
         hidden = language(embeds, past)[0][:, -1]
         token = int(language.lm_head(hidden).argmax())
