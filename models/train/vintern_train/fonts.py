@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from vintern_train.text import CHARACTERS
 
 if TYPE_CHECKING:
     from random import Random
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # some fonts have odd dates, which matter to nobody here
 
 FONT_ROOT = Path("/usr/share/fonts")
 SEEN = {

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from vintern_train.batches import BatchStream, TileStream, loader
 from vintern_train.losses import answer_losses, tower_losses
@@ -72,7 +74,7 @@ class Stage:
 
 
 STAGES = (
-    Stage("tower", steps=2600, batch=64, lr=2e-3, final_lr=2e-3, answers=False, receipts=0.5),
+    Stage("tower", steps=2760, batch=64, lr=2e-3, final_lr=3e-4, decay=0.13, answers=False, receipts=0.5),
     Stage("decoder", steps=1400, batch=16, lr=2e-3, final_lr=2e-3, tower=False, max_lines=4, guide_weight=1.0),
     Stage("whole", steps=9000, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
 )
@@ -81,7 +83,7 @@ STAGES = (
 class Run:
     """State of a training run and the folder it lives in."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
+    def __init__(self, folder: Path, workers: int, weights: Path | None = None) -> None:
         self.folder, self.workers = folder, workers
         torch.manual_seed(SEED)
         self.model = Vintern(Sizes())
@@ -91,6 +93,8 @@ class Run:
         self.optimizers = optimizers(self.model, STAGES[0].lr, WEIGHT_DECAY)
         if self.saved.is_file():
             self.load()
+        elif weights is not None:
+            self.load_weights(weights)
 
     def load(self) -> None:
         """Takes up the state on disk."""
@@ -99,6 +103,18 @@ class Run:
         self.stage, self.step, self.seconds = state["stage"], state["step"], state["seconds"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+
+    def load_weights(self, file: Path) -> None:
+        """Goes on from exported weights: optimiser states start anew."""
+        with safe_open(file, "pt") as opened:
+            place = opened.metadata()
+            self.model.load_state_dict({name: opened.get_tensor(name).float() for name in opened.keys()})  # noqa: SIM118
+        self.stage, self.step, self.seconds = int(place["stage"]), int(place["step"]), float(place["seconds"])
+
+    def export_weights(self, file: Path) -> None:
+        """Writes the weights in 16 bits with their place in the run."""
+        place = {"stage": str(self.stage), "step": str(self.step), "seconds": str(self.seconds)}
+        save_file({name: tensor.half() for name, tensor in self.model.state_dict().items()}, file, metadata=place)
 
     def save(self) -> None:
         """Writes the state, whole or not at all."""
@@ -184,8 +200,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run: state.pt and log.jsonl")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (default: 1)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="go on from these where RUN is new")
+    parser.add_argument("--export", type=Path, metavar="FILE", help="write the weights of RUN for --weights, and stop")
     arguments = parser.parse_args()
-    Run(arguments.run, arguments.workers).train()
+    run = Run(arguments.run, arguments.workers, arguments.weights)
+    if arguments.export:
+        run.export_weights(arguments.export)
+    else:
+        run.train()
 
 
 if __name__ == "__main__":
