@@ -65,15 +65,18 @@ class BatchStream(IterableDataset[Batch]):
         size: samples of a batch.
         receipts: share of receipts.
         max_lines: most lines of a page of general text.
+        max_length: most tokens of a conversation.
     """
 
-    def __init__(self, seed: int, size: int, receipts: float, max_lines: int) -> None:
-        self.seed, self.size, self.receipts, self.max_lines = seed, size, receipts, max_lines
+    def __init__(self, seed: int, size: int, receipts: float, max_lines: int, max_length: int) -> None:
+        self.seed, self.size = seed, size
+        self.receipts, self.max_lines, self.max_length = receipts, max_lines, max_length
 
     def stream(self) -> SampleStream:
         """The samples of the process that asks."""
         worker = get_worker_info()
-        return SampleStream(self.seed * 64 + (worker.id if worker else 0), self.receipts, self.max_lines)
+        seed = self.seed * 64 + (worker.id if worker else 0)
+        return SampleStream(seed, self.receipts, self.max_lines, self.max_length)
 
     def __iter__(self) -> Iterator[Batch]:
         stream = self.stream()

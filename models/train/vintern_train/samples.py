@@ -169,13 +169,15 @@ class SampleStream:
         seed: seeds everything; streams of other seeds are other streams.
         receipts: share of receipts.
         max_lines: most lines of a page of general text.
+        max_length: most tokens of a conversation, the image's included.
     """
 
-    def __init__(self, seed: int, receipts: float, max_lines: int) -> None:
+    def __init__(self, seed: int, receipts: float, max_lines: int, max_length: int) -> None:
         self.random = Random(seed)
         self.source = TextSource(self.random, held_out=False)
         self.receipts = receipts
         self.max_lines = max_lines
+        self.max_length = max_length
 
     def scene(self) -> tuple[Scene, Grid]:
         """The next scene."""
@@ -193,5 +195,8 @@ class SampleStream:
 
     def sample(self) -> Sample:
         """The next sample."""
-        scene, grid = self.scene()
-        return make_sample(scene, grid, questions.conversation(scene, self.random))
+        while True:
+            scene, grid = self.scene()
+            sample = make_sample(scene, grid, questions.conversation(scene, self.random))
+            if len(sample.ids) <= self.max_length:
+                return sample

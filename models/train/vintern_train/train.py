@@ -47,6 +47,7 @@ class Stage:
         final_lr: learning rate at the end; the last ``decay`` of the steps go there in a straight line.
         receipts: share of receipts.
         max_lines: most lines of a page of general text.
+        max_length: most tokens of a conversation, the image's included.
         tower: whether the tower learns.
         answers: whether the projector and the decoder do.
     """
@@ -57,9 +58,10 @@ class Stage:
     lr: float
     final_lr: float
     decay: float = 0.3
-    warmup: int = 100
+    warmup: int = 50
     receipts: float = 0.4
     max_lines: int = 8
+    max_length: int = 640
     tower: bool = True
     answers: bool = True
     guide_weight: float = 0.3
@@ -75,7 +77,18 @@ class Stage:
 
 STAGES = (
     Stage("tower", steps=2760, batch=64, lr=2e-3, final_lr=3e-4, decay=0.13, answers=False, receipts=0.5),
-    Stage("decoder", steps=1400, batch=16, lr=2e-3, final_lr=2e-3, tower=False, max_lines=4, guide_weight=1.0),
+    Stage(
+        "decoder",
+        steps=2400,
+        batch=16,
+        lr=2e-3,
+        final_lr=2e-3,
+        receipts=0.0,
+        max_lines=2,
+        max_length=224,
+        tower=False,
+        guide_weight=1.0,
+    ),
     Stage("whole", steps=9000, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
 )
 
@@ -140,7 +153,9 @@ class Run:
         """Trains to the end of a stage."""
         stream_type = BatchStream if stage.answers else TileStream
         seed = SEED + 1000 * self.stage + self.step
-        batches = loader(stream_type(seed, stage.batch, stage.receipts, stage.max_lines), self.workers)
+        batches = loader(
+            stream_type(seed, stage.batch, stage.receipts, stage.max_lines, stage.max_length), self.workers
+        )
         self.model.vision_model.requires_grad_(stage.tower)
         self.model.patch_head.requires_grad_(stage.tower)
         started, figures = time.monotonic(), []
