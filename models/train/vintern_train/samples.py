@@ -26,7 +26,9 @@ CLASSES = len(CHARACTERS) + 1
 SLOTS = 4
 """Characters of a patch, left to right, that are trained on; a patch with more is left out."""
 MIN_TYPE = 14.0
-"""Smallest type size, in pixels of the tiles and in either direction, that a sample may have."""
+"""Smallest type size, in pixels of the tiles and in either direction, that the model is expected to read."""
+MIN_TRAINED_TYPE = 12.5
+"""The smallest it is trained on."""
 MIN_ADVANCE = 4.0
 """Characters narrower than this in a tile (those of a thumbnail) are not trained on, in pixels."""
 IGNORE = -100
@@ -56,7 +58,12 @@ class Sample:
 
 
 def draw_scene(
-    source: TextSource, *, receipt: bool, unseen: bool = False, lines: int | None = None
+    source: TextSource,
+    *,
+    receipt: bool,
+    unseen: bool = False,
+    lines: int | None = None,
+    min_type: float = MIN_TYPE,
 ) -> tuple[Scene, Grid]:
     """A legible scene and its grid.
 
@@ -65,6 +72,7 @@ def draw_scene(
         receipt: a receipt, or lines of general text.
         unseen: whether to draw in the unseen fonts.
         lines: number of lines; drawn when None.
+        min_type: smallest type, in pixels of the tiles.
     """
     while True:
         if receipt:
@@ -75,7 +83,7 @@ def draw_scene(
         scene = degrade.finish(page, size, fields, source.random)
         grid = choose_grid(*scene.image.size)
         across, down = scale(scene, grid)
-        if min(across, down) * scene.height >= MIN_TYPE and len(scene.text) <= 340:
+        if min(across, down) * scene.height >= min_type and len(scene.text) <= 340:
             return scene, grid
 
 
@@ -182,14 +190,15 @@ class SampleStream:
     def scene(self) -> tuple[Scene, Grid]:
         """The next scene."""
         if self.random.random() < self.receipts:
-            return draw_scene(self.source, receipt=True)
+            return draw_scene(self.source, receipt=True, min_type=MIN_TRAINED_TYPE)
         lines = min(self.random.choice((1, 1, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7, 8)), self.max_lines)
-        return draw_scene(self.source, receipt=False, lines=lines)
+        return draw_scene(self.source, receipt=False, lines=lines, min_type=MIN_TRAINED_TYPE)
 
     def tiles(self) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
         """Tiles of the next scene and what stands in their patches; the fewer characters, the fewer are kept."""
         receipt = self.random.random() < self.receipts
-        scene, grid = draw_scene(self.source, receipt=receipt, lines=self.random.randint(1, self.max_lines))
+        lines = self.random.randint(1, self.max_lines)
+        scene, grid = draw_scene(self.source, receipt=receipt, lines=lines, min_type=MIN_TRAINED_TYPE)
         pairs = zip(cut_tiles(scene.image, grid), patch_classes(scene, grid), strict=True)
         return [pair for pair in pairs if self.random.random() < SPARSE_TILES_KEPT + (pair[1] > 0).sum() / FULL_TILE]
 

@@ -79,7 +79,7 @@ STAGES = (
     Stage("tower", steps=2760, batch=64, lr=2e-3, final_lr=3e-4, decay=0.13, answers=False, receipts=0.5),
     Stage(
         "decoder",
-        steps=2400,
+        steps=1400,
         batch=16,
         lr=2e-3,
         final_lr=2e-3,
@@ -89,7 +89,7 @@ STAGES = (
         tower=False,
         guide_weight=1.0,
     ),
-    Stage("whole", steps=9000, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
+    Stage("whole", steps=4500, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
 )
 
 
