@@ -44,8 +44,9 @@ $(VENV)/.eval: $(VENV)/.ready
 # Trains the bundled model from nothing; stop it and run it again at will. Needs the Debian packages of fonts.txt.
 TRAIN  := models/train/.venv
 RUN    ?= target/train
+TRAIN_FLAGS ?=
 train: $(TRAIN)/.ready
-	PYTHONPATH=models/train $(TRAIN)/bin/python -m vintern_train.train $(RUN)
+	PYTHONPATH=models/train $(TRAIN)/bin/python -m vintern_train.train $(RUN) $(TRAIN_FLAGS)
 
 $(TRAIN)/.ready: models/train/requirements.txt
 	$(PYTHON) -m venv $(TRAIN)
