@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from vintern_train.batches import Batch
     from vintern_train.model import Vintern
 
-LABEL_SMOOTHING = 0.0
-
 
 @dataclass
 class Losses:
