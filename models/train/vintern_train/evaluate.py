@@ -8,43 +8,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from vintern_train.heldout import GROUPS, Case, render
 from vintern_train.metrics import Scores, table
-from vintern_train.tiling import MAX_TILES
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def ask(program: Path, model: Path, image: Path, question: str, beams: int, extra: list[str]) -> str:
-    """One answer.
-
-    Raises:
-        SystemExit: the program failed; its message is shown.
-    """
-    settings = ["--num-beams", str(beams), "--repetition-penalty", "1", "--max-new-tokens", "512"]
-    settings += ["--max-tiles", str(MAX_TILES), "--json", *extra]
-    command = [str(program), "chat", "--model", str(model), "--image", str(image), *settings, "--", question]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"vintern chat ended with exit code {done.returncode} on {image}\n{done.stderr}")
-    text: str = json.loads(done.stdout)["text"]
-    return text
+from vintern_train.program import PROGRAM, ROOT, Program
 
 
 def evaluate(
-    cases: list[Case], images: Path, program: Path, model: Path, beams: int, extra: list[str]
+    cases: list[Case], images: Path, program: Program, beams: int
 ) -> tuple[dict[str, Scores], list[dict[str, str]]]:
     """Scores by group, and every answer."""
     scores = {group.name: Scores() for group in GROUPS}
     answers = []
     for number, case in enumerate(cases, 1):
         for question in case.questions:
-            found = ask(program, model, images / case.image, question.question, beams, extra)
+            found = program.answer(images / case.image, question.question, beams)["text"]
             scores[case.group].add(question.task, found, question.answer)
             answers.append({"case": case.id, "task": question.task, "found": found, "wanted": question.answer})
         if sys.stderr.isatty():
@@ -56,7 +37,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "models/vintern-tiny", help="a model package")
-    parser.add_argument("--program", type=Path, default=ROOT / "target/release/vintern", help="the vintern program")
+    parser.add_argument("--program", type=Path, default=PROGRAM, help="the vintern program")
     parser.add_argument("--out", type=Path, default=ROOT / "target/eval", help="folder for pictures and answers")
     parser.add_argument("--limit", type=int, help="only the first so many cases of each group")
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 3], help="beam counts to run (default: 1 3)")
@@ -64,9 +45,10 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = render(arguments.out, arguments.limit)
     print(f"{len(cases)} pictures, {sum(len(case.questions) for case in cases)} questions, model {arguments.model}")
+    program = Program(arguments.program, arguments.model, tuple(arguments.extra))
     for beams in arguments.beams:
         started = time.monotonic()
-        scores, answers = evaluate(cases, arguments.out, arguments.program, arguments.model, beams, arguments.extra)
+        scores, answers = evaluate(cases, arguments.out, program, beams)
         print(f"\n{'greedy' if beams == 1 else f'{beams} beams'}, {time.monotonic() - started:.0f} s\n")
         print(table(scores))
         file = arguments.out / f"answers-{beams}.json"

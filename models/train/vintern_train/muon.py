@@ -53,7 +53,9 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state: dict[str, Any] = self.state[parameter]
-                momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                momentum: Tensor = state["momentum"]
                 momentum.lerp_(parameter.grad, 1 - MOMENTUM)
                 update = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM))
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])

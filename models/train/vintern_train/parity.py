@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,13 @@ from PIL import Image
 from vintern_train import questions, tokenizer
 from vintern_train.checkpoint import read_checkpoint
 from vintern_train.heldout import render
-from vintern_train.tiling import MAX_TILES, TOKENS, choose_grid, cut_tiles, pixel_values
+from vintern_train.program import MAX_NEW_TOKENS, PROGRAM, Program
+from vintern_train.tiling import TOKENS, choose_grid, cut_tiles, pixel_values
 
 if TYPE_CHECKING:
     from vintern_train.model import Vintern
 
 COUNT = 200
-MAX_NEW_TOKENS = 512
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def reference_language_model(checkpoint: Path, model: Vintern) -> Any:  # noqa: ANN401 - transformers has no types
@@ -62,25 +60,17 @@ def reference_ids(model: Vintern, language: Any, image: Image.Image, question: s
     return answer
 
 
-def program_ids(program: Path, package: Path, image: Path, question: str, beams: int) -> list[int]:
-    """Ids of the program's answer."""
-    settings = ["--num-beams", str(beams), "--repetition-penalty", "1", "--max-new-tokens", str(MAX_NEW_TOKENS)]
-    settings += ["--max-tiles", str(MAX_TILES), "--json"]
-    command = [str(program), "chat", "--model", str(package), "--image", str(image), *settings, "--", question]
-    ids: list[int] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)["token_ids"]
-    return ids
-
-
 def main() -> None:
     """The command line; exit code 1 when any ids differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("package", type=Path, metavar="PACKAGE")
-    parser.add_argument("--program", type=Path, default=ROOT / "target/release/vintern", help="the vintern program")
+    parser.add_argument("--program", type=Path, default=PROGRAM, help="the vintern program")
     parser.add_argument("--count", type=int, default=COUNT, help=f"pictures (default: {COUNT})")
     arguments = parser.parse_args()
     model = read_checkpoint(arguments.checkpoint)
     language = reference_language_model(arguments.checkpoint, model)
+    program = Program(arguments.program, arguments.package)
     different = 0
     with tempfile.TemporaryDirectory() as folder:
         cases = render(Path(folder))
@@ -91,7 +81,7 @@ def main() -> None:
             with Image.open(path) as image:
                 for beams in (1, 3):
                     wanted = reference_ids(model, language, image.convert("RGB"), question, beams)
-                    found = program_ids(arguments.program, arguments.package, path, question, beams)
+                    found = program.answer(path, question, beams)["token_ids"]
                     if found != wanted:
                         different += 1
                         print(f"{case.id}, {beams} beam(s), {question}\n  PyTorch {wanted}\n  vintern {found}")

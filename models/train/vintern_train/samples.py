@@ -92,30 +92,32 @@ def scale(scene: Scene, grid: Grid) -> tuple[float, float]:
     return TILE * grid.columns / scene.image.width, TILE * grid.rows / scene.image.height
 
 
+def cells(scene: Scene, grid: Grid, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The tile each character of the text stands in, and the square of ``size`` pixels in that tile, row by row."""
+    across, down = scale(scene, grid)
+    side = TILE // size
+    column = np.clip((scene.centres[:, 0] * across // size).astype(int), 0, grid.columns * side - 1)
+    row = np.clip((scene.centres[:, 1] * down // size).astype(int), 0, grid.rows * side - 1)
+    return (row // side) * grid.columns + column // side, (row % side) * side + column % side
+
+
 def patch_classes(scene: Scene, grid: Grid) -> NDArray[np.int64]:
     """What stands in each patch of each tile, the thumbnail last; see :class:`Sample`."""
-    across, down = scale(scene, grid)
-    tiles = grid.tiles
-    classes = np.zeros((tiles, PATCHES * PATCHES, SLOTS), np.int64)
-    fill_patches(classes[: grid.columns * grid.rows], scene, across, down, grid.columns)
-    if tiles > 1:
-        fill_patches(classes[-1:], scene, TILE / scene.image.width, TILE / scene.image.height, 1)
+    classes = np.zeros((grid.tiles, PATCHES * PATCHES, SLOTS), np.int64)
+    fill_patches(classes[: grid.columns * grid.rows], scene, grid)
+    if grid.tiles > 1:
+        fill_patches(classes[-1:], scene, Grid(1, 1))
     return classes
 
 
-def fill_patches(classes: NDArray[np.int64], scene: Scene, across: float, down: float, columns: int) -> None:
-    """Fills the classes of a picture that is ``columns`` tiles wide at a scale."""
-    x, y = scene.centres[:, 0] * across, scene.centres[:, 1] * down
-    if np.median(scene.advances[scene.advances > 0]) * across < MIN_ADVANCE:
+def fill_patches(classes: NDArray[np.int64], scene: Scene, grid: Grid) -> None:
+    """Fills the classes of the tiles of a grid."""
+    if np.median(scene.advances[scene.advances > 0]) * scale(scene, grid)[0] < MIN_ADVANCE:
         classes[:] = IGNORE
         return
-    height = len(classes) // columns * PATCHES
-    column = np.clip((x // PATCH).astype(int), 0, columns * PATCHES - 1)
-    row = np.clip((y // PATCH).astype(int), 0, height - 1)
-    tile = (row // PATCHES) * columns + column // PATCHES
-    patch = (row % PATCHES) * PATCHES + column % PATCHES
+    tile, patch = cells(scene, grid, PATCH)
     used = np.zeros(classes.shape[:2], int)
-    for index in np.argsort(x, kind="stable"):
+    for index in np.argsort(scene.centres[:, 0], kind="stable"):
         if scene.text[index] == "\n":
             continue
         place = tile[index], patch[index]
@@ -127,12 +129,8 @@ def fill_patches(classes: NDArray[np.int64], scene: Scene, across: float, down: 
 
 def image_token_of(scene: Scene, grid: Grid) -> NDArray[np.int64]:
     """The image token, counted from the first tile's first, in which each character of the text stands."""
-    across, down = scale(scene, grid)
-    side = PATCHES // 2
-    column = np.clip((scene.centres[:, 0] * across // (2 * PATCH)).astype(int), 0, grid.columns * side - 1)
-    row = np.clip((scene.centres[:, 1] * down // (2 * PATCH)).astype(int), 0, grid.rows * side - 1)
-    tile = (row // side) * grid.columns + column // side
-    return tile * TOKENS + (row % side) * side + column % side
+    tile, token = cells(scene, grid, 2 * PATCH)
+    return tile * TOKENS + token
 
 
 def make_sample(scene: Scene, grid: Grid, turns: list[Turn]) -> Sample:
