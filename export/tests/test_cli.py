@@ -38,8 +38,9 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["x", "y", "--precision", "int8"], "argument --precision: invalid choice: 'int8'"),
-        (["x", "y", "--precision", "int4"], "argument --precision: invalid choice: 'int4'"),
+        (["x", "y", "--precision", "int2"], "argument --precision: invalid choice: 'int2'"),
+        (["x", "y", "--precision", "int4", "--block-size", "48"], "argument --block-size: invalid choice: 48"),
+        (["x", "y", "--precision", "int4", "--accuracy-level", "2"], "argument --accuracy-level: invalid choice: 2"),
         (["x", "y", "--variant", "standard"], "argument --variant: invalid choice: 'standard'"),
         (["x", "y", "--variant", "both"], "argument --variant: invalid choice: 'both'"),
         (["x", "y", "--for", "tensorrt"], "argument --for: invalid choice: 'tensorrt'"),

@@ -20,6 +20,8 @@ from vintern_export.head_padding import (
 )
 from vintern_export.numbers import BF16, F16, F32, FloatArray, Precision, StoredDtype
 from vintern_export.package import ExportOptions
+from vintern_export.quantisation import BlockFormat
+from vintern_export.quantised_matrix import MatrixStorage
 from vintern_export.synth.checkpoint import write_checkpoint
 from vintern_export.synth.shapes import SHAPES
 from vintern_export.tables import rotary_tables
@@ -90,6 +92,15 @@ def test_every_even_head_size_verifies(tmp_path: Path, head_dim: int, precision:
     for source in (folder, None):
         lines: list[str] = []
         assert verify_package(package.folder, source, record=False, report=lines.append), lines
+
+
+def test_quantised_projections_of_widened_heads(tmp_path: Path) -> None:
+    folder = checkpoint_with(20, tmp_path / "checkpoint")
+    form = BlockFormat(8, 32, symmetric=False)
+    storage = MatrixStorage("int8", form, form, accuracy_level=0)
+    package = export(folder, tmp_path / "package", ExportOptions(storage=storage))
+    lines: list[str] = []
+    assert verify_package(package.folder, folder, record=False, report=lines.append), lines
 
 
 def test_padding_of_the_cache_stays_zero(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::common::{package, tiny_package};
-use crate::support::{PackageCopy, Transcript, json_of, stdout_of, text, vintern};
+use crate::common::{exported, golden, package, recorded, tiny_package};
+use crate::support::{PackageCopy, Transcript, image, json_of, stdout_of, text, vintern};
 
 #[test]
 fn a_whole_package_passes() {
@@ -18,6 +18,32 @@ fn a_whole_package_passes() {
     }
     let printed = stdout_of(vintern().args(["verify", "--model"]).arg(tiny_package()));
     assert!(printed.lines().filter(|line| line.ends_with("  ok")).count() == 3, "{printed}");
+}
+
+/// Exported with 8 and 4 bits: it passes, and answers greedily and with beams.
+#[test]
+fn quantised_packages_pass_and_answer() {
+    let checkpoint = golden("ckpt_a");
+    for precision in ["int8", "int4"] {
+        let package = exported(&format!("ckpt_a-{precision}-recorded"), |exporter, folder| {
+            exporter.arg(&checkpoint).arg(folder).args(["--precision", precision]);
+        });
+        recorded(&package);
+        let report = json_of(vintern().args(["verify", "--json", "--model"]).arg(&package));
+        assert_eq!(report["parity"][2]["precision"], precision);
+        assert_eq!(report["parity"][2]["passed"], true, "{report}");
+        for beams in ["1", "3"] {
+            let limits = ["--num-beams", beams, "--min-new-tokens", "12", "--max-new-tokens", "12"];
+            let mut command = vintern();
+            command
+                .args(["chat", "--json", "--model"])
+                .arg(&package)
+                .args(limits)
+                .arg("--image")
+                .arg(image("small.png"));
+            assert_eq!(json_of(command.arg("Xin chào"))["usage"]["completion_tokens"], 12);
+        }
+    }
 }
 
 #[test]

@@ -30,12 +30,17 @@ pub fn tiny_package() -> PathBuf {
     let package = exported("tiny", |exporter, folder| {
         exporter.arg(&checkpoint).arg(folder).args(["--precision", "fp32"]);
     });
-    locked("tiny-recorded", || {
+    recorded(&package);
+    package
+}
+
+/// Records the exporter's results in a package that has none.
+pub fn recorded(package: &Path) {
+    locked(&format!("{}-recorded", package.file_name().unwrap().display()), || {
         if !package.join("parity.safetensors").exists() {
-            run(exporter().arg("verify").arg(&package).arg("--record"));
+            run(exporter().arg("verify").arg(package).arg("--record"));
         }
     });
-    package
 }
 
 /// A folder made by `vintern-export`, made if it is not there yet.

@@ -13,8 +13,9 @@ from vintern_export import __version__
 from vintern_export.config_types import Layout
 from vintern_export.errors import EnvironmentFailureError, ExportError, UsageError
 from vintern_export.hub import resolve_checkpoint
-from vintern_export.numbers import DTYPES, Precision
+from vintern_export.numbers import DTYPES
 from vintern_export.package import PROVIDERS, ExportOptions, export_package
+from vintern_export.precision_options import add_precision_arguments, resolve_precision
 from vintern_export.prompt import TEMPLATES
 from vintern_export.spent import spent
 from vintern_export.synth.checkpoint import write_checkpoint
@@ -78,12 +79,7 @@ def export(words: list[str]) -> int:
         "checkpoint", metavar="CHECKPOINT", help="a folder, or a hub name such as 5CD-AI/Vintern-3B-beta"
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="the package folder to make")
-    parser.add_argument(
-        "--precision",
-        choices=[p.value for p in Precision],
-        default=Precision.FP32.value,
-        help="format of weights and arithmetic: fp32 for CPUs, fp16 for GPUs (default: fp32)",
-    )
+    add_precision_arguments(parser)
     parser.add_argument(
         "--variant",
         choices=["fused"],
@@ -101,8 +97,10 @@ def export(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     values = parser.parse_args(words)
     folder, name = resolve_checkpoint(values.checkpoint)
+    precision, storage = resolve_precision(values)
     options = ExportOptions(
-        precision=Precision(values.precision),
+        precision=precision,
+        storage=storage,
         variant=values.variant,
         providers=(values.provider,) if values.provider else tuple(PROVIDERS),
         template=values.template,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
 from vintern_export.numbers import Precision
+from vintern_export.quantised_matrix import MatrixStorage, QuantisedMatrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from onnx import NodeProto
 
-    from vintern_export.weights import Weight
+    from vintern_export.weights import LinearWeight, Weight
 
 OPSET = 21
 """LayerNormalization (17) and Gelu (20) are the newest standard operators used."""
@@ -27,7 +28,10 @@ ONNX_DTYPES = {
     "fp16": TensorProto.FLOAT16,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
 }
+NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2"), "uint8": np.dtype("u1")}
+"""Of what a data file may hold."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,14 @@ class Port:
 class Graph:
     """A graph under construction.
 
-    ``node`` and its wrappers take and return tensor names. ``precision`` is the format of weights and arithmetic;
-    the ports decide for themselves.
+    ``node`` and its wrappers take and return tensor names. ``precision`` is the format of the arithmetic, and of all
+    weights but the matrices that ``storage`` quantises; the ports decide for themselves.
     """
 
-    def __init__(self, name: str, precision: Precision) -> None:
+    def __init__(self, name: str, precision: Precision, storage: MatrixStorage | None = None) -> None:
         self.name = name
         self.precision = precision
+        self.storage = storage
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self.nodes: list[NodeProto] = []
@@ -94,15 +99,51 @@ class Graph:
         self.nodes.append(node)
         return name
 
-    def linear(self, value: str, name: str, weight: Weight, bias: Weight | None, output: str | None = None) -> str:
-        """value @ weight + bias; the weights are named ``name``.weight and ``name``.bias."""
+    def linear(self, value: str, name: str, weight: LinearWeight, bias: Weight | None, *, head: bool = False) -> str:
+        """value @ weight + bias; the weights are named ``name``.weight and ``name``.bias.
+
+        ``head`` marks the output projection of a language model, which has a storage of its own.
+        """
         product = name if bias is None else f"{name}.product"
-        if output is not None and bias is None:
-            product = output
-        product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
+        if self.storage is None:
+            product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
+        else:
+            form = self.storage.head if head else self.storage.body
+            product = self.quantised_product(value, name, QuantisedMatrix(weight, form), product)
         if bias is None:
             return product
-        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], output or name)
+        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
+
+    def quantised_product(self, value: str, name: str, matrix: QuantisedMatrix, output: str) -> str:
+        """value @ weight by MatMulNBits; the scales are named ``name``.scales, zero points ``name``.zero_points."""
+        inputs = [
+            value,
+            self.weight(f"{name}.weight", matrix.codes),
+            self.weight(f"{name}.scales", matrix.scales),
+        ]
+        if not matrix.form.symmetric:
+            inputs.append(self.weight(f"{name}.zero_points", matrix.zero_points))
+        return self.node(
+            "MatMulNBits",
+            inputs,
+            output,
+            domain=MICROSOFT,
+            K=matrix.inputs,
+            N=matrix.outputs,
+            bits=matrix.form.bits,
+            block_size=matrix.form.block_size,
+            accuracy_level=self.accuracy_level,
+        )
+
+    @property
+    def accuracy_level(self) -> int:
+        """How MatMulNBits may compute: see :class:`MatrixStorage`."""
+        return self.storage.accuracy_level if self.storage else 0
+
+    @property
+    def precision_name(self) -> str:
+        """The precision as a manifest names it."""
+        return self.storage.name if self.storage else self.precision.value
 
     def cast_in(self, value: str) -> str:
         """A float32 input in the graph's precision."""

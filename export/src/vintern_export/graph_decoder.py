@@ -20,12 +20,13 @@ from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
     from vintern_export.numbers import Precision
+    from vintern_export.quantised_matrix import MatrixStorage
 
 
-def build_decoder(checkpoint: Checkpoint, precision: Precision) -> Graph:
+def build_decoder(checkpoint: Checkpoint, precision: Precision, storage: MatrixStorage | None = None) -> Graph:
     """Builds the Qwen2 decoder; see the module for the form of its attention."""
     language = checkpoint.config.language
-    graph = Graph("decoder", precision)
+    graph = Graph("decoder", precision, storage)
     embeds = graph.input("inputs_embeds", "fp32", ["rows", "positions", language.hidden_size])
     graph.input("seqlens_k", "int32", ["rows"])
     graph.input("total_sequence_length", "int32", [])
@@ -81,7 +82,7 @@ class DecoderBuilder:
             last = index == layers - 1
             normed, hidden = self.add_and_norm(update, hidden, "language_model.model.norm" if last else after)
         head = LM_HEAD if LM_HEAD in self.checkpoint else EMBED_TOKENS
-        scores = graph.linear(normed, "language_model.lm_head", LinearWeight([self.checkpoint[head]]), None)
+        scores = graph.linear(normed, "language_model.lm_head", LinearWeight([self.checkpoint[head]]), None, head=True)
         graph.cast_out(graph.node("Squeeze", [scores, graph.constant([1])], "last_logits"), "logits")
 
     def attention(self, prefix: str, index: int, normed: str) -> str:

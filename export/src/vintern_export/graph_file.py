@@ -10,13 +10,15 @@ from onnx import OperatorSetIdProto, TensorProto, helper
 
 from vintern_export import __version__
 from vintern_export.errors import UnsupportedCheckpointError
-from vintern_export.graph import IR_VERSION, ONNX_DTYPES, Graph
+from vintern_export.graph import IR_VERSION, NUMPY_DTYPES, ONNX_DTYPES, Graph
 from vintern_export.numbers import FloatArray, Precision, RawArray
 from vintern_export.output import FileRecord, HashedFile, Progress, write_file
 from vintern_export.weights import element_count
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from vintern_export.weights import Weight
 
 ALIGNMENT = 4096
 """Offsets of weights in the data file: a page, so that a runtime can map each of them."""
@@ -26,8 +28,18 @@ def data_size(graph: Graph) -> int:
     """Bytes the graph's data file will take."""
     size = 0
     for weight in graph.weights.values():
-        size += -size % ALIGNMENT + element_count(weight) * graph.precision.numpy.itemsize
+        size += -size % ALIGNMENT + stored_bytes(graph, weight)
     return size
+
+
+def stored_dtype(graph: Graph, weight: Weight) -> str:
+    """Name of the number format a weight is stored in."""
+    return weight.dtype or graph.precision.value
+
+
+def stored_bytes(graph: Graph, weight: Weight) -> int:
+    """Bytes of a weight in the data file."""
+    return element_count(weight) * NUMPY_DTYPES[stored_dtype(graph, weight)].itemsize
 
 
 def write_graph(graph: Graph, folder: Path, progress: Progress) -> list[FileRecord]:
@@ -38,12 +50,12 @@ def write_graph(graph: Graph, folder: Path, progress: Progress) -> list[FileReco
         for name, weight in graph.weights.items():
             offset = file.pad_to(ALIGNMENT)
             for piece in weight.pieces():
-                file.write(convert(piece, graph.precision, name))
+                file.write(piece if weight.dtype else convert(piece, graph.precision, name))
             length = file.size - offset
-            expected = element_count(weight) * graph.precision.numpy.itemsize
+            expected = stored_bytes(graph, weight)
             if length != expected:
                 raise AssertionError(f"{name}: wrote {length} bytes of {expected}")
-            initializers.append(external_tensor(graph, name, weight.shape, data_path.name, offset, length))
+            initializers.append(external_tensor(graph, name, weight, data_path.name, (offset, length)))
         data = file.record()
     model = onnx_model(graph, initializers)
     return [write_file(folder / f"{graph.name}.onnx", model, progress), data]
@@ -69,13 +81,11 @@ def convert(values: FloatArray, precision: Precision, name: str) -> RawArray:
     return half
 
 
-def external_tensor(
-    graph: Graph, name: str, shape: tuple[int, ...], location: str, offset: int, length: int
-) -> TensorProto:
-    """An initializer whose values lie in the data file."""
-    tensor = TensorProto(name=name, dims=shape, data_type=ONNX_DTYPES[graph.precision.value])
+def external_tensor(graph: Graph, name: str, weight: Weight, location: str, place: tuple[int, int]) -> TensorProto:
+    """An initializer whose values lie in the data file at ``place`` (offset, length)."""
+    tensor = TensorProto(name=name, dims=weight.shape, data_type=ONNX_DTYPES[stored_dtype(graph, weight)])
     tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
+    for key, value in (("location", location), ("offset", str(place[0])), ("length", str(place[1]))):
         tensor.external_data.add(key=key, value=value)
     return tensor
 

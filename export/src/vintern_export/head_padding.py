@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from vintern_export.checkpoint import TensorSource
@@ -73,6 +75,10 @@ class PaddedRows:
             out[self._places[row : row + len(block)]] = block[:, start:stop]
         return out
 
+    def row_blocks(self, block_bytes: int) -> Iterator[tuple[int, RawArray]]:
+        """The widened matrix at once: the projections of attention are small."""
+        yield 0, self.read_columns(0, self.shape[1], block_bytes)
+
 
 class PaddedColumns:
     """A projection [out, heads * head_dim] whose heads are widened by columns of zeros."""
@@ -91,3 +97,7 @@ class PaddedColumns:
         for row, block in self._source.row_blocks(block_bytes):
             out[row : row + len(block), places] = block[:, first:last]
         return out
+
+    def row_blocks(self, block_bytes: int) -> Iterator[tuple[int, RawArray]]:
+        """The widened matrix at once: the projections of attention are small."""
+        yield 0, self.read_columns(0, self.shape[1], block_bytes)

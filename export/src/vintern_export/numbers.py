@@ -30,7 +30,7 @@ DTYPES = {dtype.name: dtype for dtype in (BF16, F16, F32)}
 
 
 class Precision(Enum):
-    """Number format of a graph's weights and arithmetic."""
+    """Number format of a graph's arithmetic, and of its weights where they are not quantised."""
 
     FP32 = "fp32"
     FP16 = "fp16"

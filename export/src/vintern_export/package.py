@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from vintern_export.checkpoint import TensorSource
     from vintern_export.graph import Graph
+    from vintern_export.quantised_matrix import MatrixStorage
 
 PROVIDERS = ["cpu", "cuda"]
 """Providers the fused graphs run on, in either precision."""
@@ -39,7 +40,8 @@ class ExportOptions:
     """What to export.
 
     Attributes:
-        precision: format of weights and arithmetic.
+        precision: format of the arithmetic, and of the weights that ``storage`` leaves alone.
+        storage: how the decoder's matrices are quantised; None leaves them in ``precision``.
         variant: operator set of the decoder; ``fused`` is the only one.
         providers: execution providers the package is meant for.
         template: chat template instead of the checkpoint's.
@@ -48,6 +50,7 @@ class ExportOptions:
     """
 
     precision: Precision = Precision.FP32
+    storage: MatrixStorage | None = None
     variant: str = "fused"
     providers: tuple[str, ...] = tuple(PROVIDERS)
     template: str | None = None
@@ -76,8 +79,11 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             warn(line)
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)
-        builders = {"vision_encoder": build_vision_encoder, "projector": build_projector, "decoder": build_decoder}
-        graphs = {key: build(checkpoint, options.precision) for key, build in builders.items()}
+        graphs = {
+            "vision_encoder": build_vision_encoder(checkpoint, options.precision),
+            "projector": build_projector(checkpoint, options.precision),
+            "decoder": build_decoder(checkpoint, options.precision, options.storage),
+        }
         table = checkpoint[EMBED_TOKENS]
         total = sum(data_size(graph) for graph in graphs.values()) + table.size_bytes
         check_space(staging, total)

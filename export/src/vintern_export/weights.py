@@ -33,12 +33,16 @@ class Weight(Protocol):
     def shape(self) -> tuple[int, ...]:
         """Shape in the graph."""
 
-    def pieces(self) -> Iterator[FloatArray]:
-        """Consecutive pieces of the values in C order, float32, contiguous."""
+    @property
+    def dtype(self) -> str | None:
+        """``uint8`` for codes; None for values, which are stored in the precision of the graph's arithmetic."""
+
+    def pieces(self) -> Iterator[RawArray]:
+        """Consecutive pieces in C order, contiguous: codes, or values in float32."""
 
 
 class MatrixSource(Protocol):
-    """A stored matrix [out, in] that is read by columns; see ``TensorSource``."""
+    """A stored matrix [out, in] that is read by columns or by rows; see ``TensorSource``."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,9 +55,14 @@ class MatrixSource(Protocol):
     def read_columns(self, start: int, stop: int, block_bytes: int) -> RawArray:
         """Columns ``start:stop`` as stored bits, with at most ``block_bytes`` of extra memory."""
 
+    def row_blocks(self, block_bytes: int) -> Iterator[tuple[int, RawArray]]:
+        """(first row, rows as stored bits) in order, each block about ``block_bytes``."""
+
 
 class ArrayWeight:
     """Values that were computed at export."""
+
+    dtype = None
 
     def __init__(self, values: FloatArray) -> None:
         self._values = np.ascontiguousarray(values, dtype=np.float32)
@@ -70,6 +79,8 @@ class ArrayWeight:
 
 class PlainWeight:
     """Tensors of the checkpoint as they are, joined along the first axis: vectors, or the parts of a packed bias."""
+
+    dtype = None
 
     def __init__(self, *sources: TensorSource, scale: FloatArray | None = None) -> None:
         self._sources = sources
@@ -96,6 +107,8 @@ class LinearWeight:
     ``scale`` [sum of out] multiplies the outputs (a layer scale folded into the projection before it).
     """
 
+    dtype = None
+
     def __init__(self, sources: Sequence[MatrixSource], scale: FloatArray | None = None) -> None:
         self._sources = list(sources)
         self._scale = scale
@@ -118,6 +131,17 @@ class LinearWeight:
             for start in range(low, high, step):
                 stop = min(start + step, high)
                 yield self._block(parts, start - low, stop - low)
+
+    def rows(self) -> Iterator[FloatArray]:
+        """Blocks of rows of the matrix as it is stored, [sum of out, in]."""
+        row = 0
+        for source in self._sources:
+            for _, raw in source.row_blocks(BLOCK_BYTES):
+                values = to_float32(raw, source.dtype).reshape(len(raw), -1)
+                if self._scale is not None:
+                    values = values * self._scale[row : row + len(values), None]
+                row += len(values)
+                yield values
 
     def _block(self, parts: list[tuple[RawArray, StoredDtype]], start: int, stop: int) -> FloatArray:
         out = np.empty((stop - start, self.outputs), np.float32)

@@ -12,17 +12,19 @@ import onnx
 from onnx import TensorProto
 
 from vintern_export.errors import PackageError
-from vintern_export.numbers import F16, F32, to_float32
+from vintern_export.numbers import F16, F32, StoredDtype, to_float32
+from vintern_export.quantisation import BlockFormat, Blocks
 from vintern_export.verify.reference import Architecture, Rotary
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vintern_export.numbers import FloatArray, StoredDtype
+    from vintern_export.numbers import FloatArray, RawArray
 
 BLOCK_BYTES = 64 << 20
 Channels = npt.NDArray[np.intp]
-ONNX_STORED = {TensorProto.FLOAT: F32, TensorProto.FLOAT16: F16}
+CODES = StoredDtype("U8", np.dtype("u1"), "uint8")
+ONNX_STORED = {TensorProto.FLOAT: F32, TensorProto.FLOAT16: F16, TensorProto.UINT8: CODES}
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,45 @@ class GraphTensor:
         """The whole tensor as float32."""
         return self.rows(0, self.shape[0])
 
+    def mapped(self) -> RawArray:
+        """The stored values, mapped into memory."""
+        return np.memmap(self.path, self.dtype.raw, "r", self.offset, self.shape)
+
+
+@dataclass(frozen=True)
+class QuantisedTensor:
+    """The matrix of a MatMulNBits node, read as the [in, out] matrix it stands for."""
+
+    codes: GraphTensor
+    scales: GraphTensor
+    zero_points: GraphTensor | None
+    form: BlockFormat
+    shape: tuple[int, int]
+
+    def rows(self, start: int, stop: int) -> FloatArray:
+        """Inputs ``start:stop``, [stop - start, out] float32."""
+        size = self.form.block_size
+        first, last = start // size, -(-stop // size)
+        blocks = slice(first, last)
+        codes = unpacked(self.codes.mapped()[:, blocks], self.form.bits)
+        if self.zero_points is None:
+            zero_points = np.full(codes.shape[:2], self.form.middle, np.uint8)
+        else:
+            zero_points = unpacked(np.asarray(self.zero_points.mapped()), self.form.bits)[:, blocks]
+        scales = to_float32(np.asarray(self.scales.mapped()[:, blocks]), self.scales.dtype)
+        values = Blocks(codes, scales, zero_points).values((last - first) * size)
+        return values[:, start - first * size : stop - first * size].T
+
+
+def unpacked(stored: RawArray, bits: int) -> RawArray:
+    """Codes, one a byte, of bytes that hold one or two along the last axis."""
+    if bits == 8:
+        return np.asarray(stored)
+    return np.stack([stored & 15, stored >> 4], axis=-1).reshape(*stored.shape[:-1], -1)
+
 
 class PackageWeights:
-    """Weights as the graphs of a package hold them. Matrices are stored [in, out]."""
+    """Weights as the graphs of a package hold them. Matrices are stored, or read, as [in, out]."""
 
     def __init__(self, folder: Path, graphs: dict[str, str]) -> None:
         self.models = {key: onnx.load(folder / name, load_external_data=False) for key, name in graphs.items()}
@@ -61,6 +99,16 @@ class PackageWeights:
                     dtype = ONNX_STORED[tensor.data_type]
                     path = folder / place["location"]
                     self._tensors[tensor.name] = GraphTensor(path, int(place["offset"]), tuple(tensor.dims), dtype)
+        self._matrices: dict[str, GraphTensor | QuantisedTensor] = dict(self._tensors)
+        for node in self.models["decoder"].graph.node:
+            if node.op_type == "MatMulNBits":
+                self._matrices[node.input[1]] = self._quantised(node)
+
+    def _quantised(self, node: onnx.NodeProto) -> QuantisedTensor:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        codes, scales, *rest = (self._tensors[name] for name in node.input[1:])
+        form = BlockFormat(attributes["bits"], attributes["block_size"], symmetric=not rest)
+        return QuantisedTensor(codes, scales, rest[0] if rest else None, form, (attributes["K"], attributes["N"]))
 
     def vector(self, name: str) -> FloatArray | None:
         """A vector, or None."""
@@ -84,12 +132,12 @@ class PackageWeights:
         bias = self._bias(name, columns)
         return out if bias is None else out + bias
 
-    def _matrix(self, name: str) -> tuple[GraphTensor, Channels | None]:
+    def _matrix(self, name: str) -> tuple[GraphTensor | QuantisedTensor, Channels | None]:
         prefix, _, part = name.rpartition(".")
-        packed = self._tensors.get(f"{prefix}.qkv_proj.weight")
+        packed = self._matrices.get(f"{prefix}.qkv_proj.weight")
         if packed is None or part not in ("q_proj", "k_proj", "v_proj"):
-            return self._tensors[f"{name}.weight"], None
-        inputs, outputs = self._tensors[f"{prefix}.o_proj.weight"].shape[0], packed.shape[1]
+            return self._matrices[f"{name}.weight"], None
+        inputs, outputs = self._matrices[f"{prefix}.o_proj.weight"].shape[0], packed.shape[1]
         key_value = (outputs - inputs) // 2
         bounds = {"q": (0, inputs), "k": (inputs, inputs + key_value), "v": (inputs + key_value, outputs)}
         start, stop = bounds[part[0]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +37,19 @@ class Reference:
     text: DecoderResult
     outliers: DecoderResult
 
+    @property
+    def decoded(self) -> tuple[DecoderResult, DecoderResult]:
+        """The decoder's results, one a row of its step."""
+        return self.text, self.outliers
+
 
 def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, report: Report) -> bool:
     """Checks a package and reports a line for each component.
 
     Args:
         folder: the package.
-        checkpoint: take the reference's weights from this checkpoint instead of the package's own graphs.
+        checkpoint: take the reference's weights from this checkpoint instead of the package's own graphs. A quantised
+            decoder is still judged by the weights its codes stand for; its error against the checkpoint is reported.
         record: store inputs and reference results in the package as ``parity.safetensors``.
         report: receives the lines.
 
@@ -62,22 +67,34 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
     report("file hashes                  pass")
     inputs = make_inputs(folder, manifest)
     variants = {name: entries[0] for name, entries in manifest["graphs"].items()}
-    with ExitStack() as stack:
-        source: CheckpointWeights | PackageWeights
-        if checkpoint is None:
-            source = PackageWeights(folder, {name: entry["files"][0]["name"] for name, entry in variants.items()})
-        else:
-            source = CheckpointWeights(stack.enter_context(Checkpoint(checkpoint)))
-        reference = evaluate(source.architecture(), source, source.rotary(), inputs)
+    quantised = "quantisation" in variants["decoder"]
+    graphs = {name: entry["files"][0]["name"] for name, entry in variants.items()}
+    original = reference_of_checkpoint(checkpoint, inputs) if checkpoint else None
+    if original is None or quantised:
+        weights = PackageWeights(folder, graphs)
+        reference = evaluate(weights.architecture(), weights, weights.rotary(), inputs)
+    else:
+        reference = original
+    decoder = run_decoder(folder, variants["decoder"], inputs)
     comparisons = compare_vision(folder, variants, inputs, reference)
-    comparisons += compare_decoder(folder, variants["decoder"], inputs, reference)
+    comparisons += compare_decoder(variants["decoder"]["precision"], decoder, reference)
     for comparison in comparisons:
         report(comparison.line())
     passed = all(comparison.passed for comparison in comparisons)
+    if quantised and original is not None:
+        for line in quantisation_report(variants["decoder"]["precision"], decoder, original):
+            report(line)
     if record and passed:
         record_parity(folder, manifest, parity_tensors(inputs, reference))
         report("parity.safetensors           recorded")
     return passed
+
+
+def reference_of_checkpoint(folder: Path, inputs: Inputs) -> Reference:
+    """The evaluation with a checkpoint's weights."""
+    with Checkpoint(folder) as checkpoint:
+        weights = CheckpointWeights(checkpoint)
+        return evaluate(weights.architecture(), weights, weights.rotary(), inputs)
 
 
 def evaluate(architecture: Architecture, weights: WeightSource, rotary: Rotary, inputs: Inputs) -> Reference:
@@ -103,27 +120,66 @@ def compare_vision(folder: Path, variants: dict[str, Any], inputs: Inputs, refer
     return outcome
 
 
-def compare_decoder(folder: Path, variant: dict[str, Any], inputs: Inputs, reference: Reference) -> list[Comparison]:
-    """Both sequences but their last position as prefills of one row each, then one step of both rows together."""
-    sequences, results = [inputs.text, inputs.outliers], [reference.text, reference.outliers]
+@dataclass(frozen=True)
+class DecoderRun:
+    """What the decoder graph gives for the text and the outliers.
+
+    All but their last position are prefills of one row each; then comes one step of both rows together.
+
+    Attributes:
+        lengths: positions of the prefills.
+        prefills: (logits [V], present of one row) of each.
+        step: (logits [rows, V], present of all rows).
+    """
+
+    lengths: list[int]
+    prefills: list[tuple[FloatArray, dict[str, Any]]]
+    step: tuple[FloatArray, dict[str, Any]]
+
+
+def run_decoder(folder: Path, variant: dict[str, Any], inputs: Inputs) -> DecoderRun:
+    """Runs the decoder graph."""
+    sequences = [inputs.text, inputs.outliers]
     lengths = [len(sequence) - 1 for sequence in sequences]
     session = DecoderSession(folder, variant, max(lengths) + 8)
-    cache, prefill_pairs, step_pairs = session.empty_cache(len(sequences)), [], []
+    cache, prefills = session.empty_cache(len(sequences)), []
     for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
         logits, present = session.run(sequence[None, :length], [0], session.empty_cache(1))
-        prefill_pairs.append((logits[0], results[row].logits[0]))
-        prefill_pairs += cache_pairs(present, 0, results[row], slice(0, length))
+        prefills.append((logits[0], present))
         for name, value in present.items():
             cache[name][row] = value[0]
-    step = np.stack([sequence[-1:] for sequence in sequences])
-    logits, present = session.run(step, lengths, cache)
-    for row, length in enumerate(lengths):
-        step_pairs.append((logits[row], results[row].logits[1]))
-        step_pairs += cache_pairs(present, row, results[row], slice(0, length + 1))
-    precision = variant["precision"]
+    last = np.stack([sequence[-1:] for sequence in sequences])
+    return DecoderRun(lengths, prefills, session.run(last, lengths, cache))
+
+
+def compare_decoder(precision: str, run: DecoderRun, reference: Reference) -> list[Comparison]:
+    """Logits and caches of prefill and step."""
+    pairs = logits_pairs(run, reference)
+    prefill_pairs, step_pairs = pairs[: len(run.lengths)], pairs[len(run.lengths) :]
+    for row, (length, result) in enumerate(zip(run.lengths, reference.decoded, strict=True)):
+        prefill_pairs += cache_pairs(run.prefills[row][1], 0, result, slice(0, length))
+        step_pairs += cache_pairs(run.step[1], row, result, slice(0, length + 1))
     return [
         compare("decoder prefill", precision, prefill_pairs),
         compare("decoder step with a past", precision, step_pairs),
+    ]
+
+
+def logits_pairs(run: DecoderRun, reference: Reference) -> list[tuple[FloatArray, FloatArray]]:
+    """(logits, reference) of the prefills, then of the step's rows."""
+    prefills = [(run.prefills[row][0], result.logits[0]) for row, result in enumerate(reference.decoded)]
+    return prefills + [(run.step[0][row], result.logits[1]) for row, result in enumerate(reference.decoded)]
+
+
+def quantisation_report(precision: str, run: DecoderRun, checkpoint: Reference) -> list[str]:
+    """What a quantised decoder differs by from the checkpoint it was made of; nothing of it is judged."""
+    pairs = logits_pairs(run, checkpoint)
+    comparisons = [*compare_decoder(precision, run, checkpoint), compare("logits alone", precision, pairs)]
+    same = sum(int(found.argmax() == wanted.argmax()) for found, wanted in pairs)
+    return [
+        "against the checkpoint:",
+        *(comparison.error_line() for comparison in comparisons),
+        f"{'most likely token':<28} the same at {same} of {len(pairs)} positions",
     ]
 
 

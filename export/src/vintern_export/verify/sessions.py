@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from vintern_export.numbers import FloatArray
 
 Variant = dict[str, Any]
+TOLERATES_NO_PREPACKING = ("fp32", "fp16")
+"""Precisions whose matrices can be read as they are stored; MatMulNBits has no fast kernel for unpacked weights."""
 
 
 class Session:
-    """One graph, without prepacked copies of its weights.
+    """One graph, without prepacked copies of its weights where that can be.
 
     float32 weights stay mapped files, so a large package needs little memory of its own. The CPU provider computes
     float16 graphs through float32 and holds such copies of the weights, twice the size of the graph's data file.
@@ -27,7 +29,8 @@ class Session:
     def __init__(self, folder: Path, variant: Variant) -> None:
         self.variant = variant
         options = onnxruntime.SessionOptions()
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        if variant["precision"] in TOLERATES_NO_PREPACKING:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         name = variant["files"][0]["name"]

@@ -1,0 +1,100 @@
+"""A quantised matrix as the weights of a MatMulNBits node: streams of codes, scales and zero points."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vintern_export.quantisation import BlockFormat, packed_codes, packed_zero_points, quantised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vintern_export.numbers import RawArray
+    from vintern_export.weights import LinearWeight
+
+ACCURACY_LEVELS = {0: "that of the arithmetic", 4: "activations of 8 bits by block"}
+"""What MatMulNBits may compute with; the operator's levels 1 to 3 are no faster than these on the CPU provider."""
+
+
+@dataclass(frozen=True)
+class MatrixStorage:
+    """How the matrices of a graph are stored.
+
+    Attributes:
+        name: of the precision, ``int8`` or ``int4``.
+        body: of all matrices but the output projection.
+        head: of the output projection of the language model.
+        accuracy_level: one of :data:`ACCURACY_LEVELS`.
+    """
+
+    name: str
+    body: BlockFormat
+    head: BlockFormat
+    accuracy_level: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest entry."""
+        forms = {"body": self.body, "lm_head": self.head}
+        return {key: asdict(form) for key, form in forms.items()} | {"accuracy_level": self.accuracy_level}
+
+
+class QuantisedMatrix:
+    """The three weights of a quantised matrix.
+
+    The matrix is read and quantised once, while ``codes`` is streamed; ``scales`` and ``zero_points`` come after it.
+    """
+
+    def __init__(self, weight: LinearWeight, form: BlockFormat) -> None:
+        self.form = form
+        self.inputs, self.outputs = weight.shape
+        self._weight = weight
+        self._threads = os.cpu_count() or 1
+        blocks = form.blocks(self.inputs)
+        self.codes = Codes((self.outputs, blocks, form.block_size * form.bits // 8), self)
+        self.scales = Kept((self.outputs, blocks), None)
+        self.zero_points = Kept((self.outputs, -(-blocks * form.bits // 8)), "uint8")
+
+    def stream(self) -> Iterator[RawArray]:
+        """Packed codes of blocks of rows; keeps their scales and zero points."""
+        for rows in self._weight.rows():
+            found = quantised(rows, self.form, self._threads)
+            self.scales.keep(found.scales)
+            if not self.form.symmetric:
+                self.zero_points.keep(packed_zero_points(found.zero_points, self.form.bits))
+            yield packed_codes(found.codes, self.form.bits)
+
+
+class Codes:
+    """The codes of a matrix, [out, blocks, bytes of a block] uint8."""
+
+    dtype = "uint8"
+
+    def __init__(self, shape: tuple[int, ...], matrix: QuantisedMatrix) -> None:
+        self.shape = shape
+        self._matrix = matrix
+
+    def pieces(self) -> Iterator[RawArray]:
+        """Blocks of rows."""
+        return self._matrix.stream()
+
+
+class Kept:
+    """What the codes' stream left behind: given out once."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str | None) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._pieces: list[RawArray] = []
+
+    def keep(self, piece: RawArray) -> None:
+        """Adds the next rows."""
+        self._pieces.append(piece)
+
+    def pieces(self) -> Iterator[RawArray]:
+        """All rows; they are forgotten."""
+        pieces, self._pieces = self._pieces, []
+        yield np.concatenate(pieces)

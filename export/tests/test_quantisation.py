@@ -1,0 +1,148 @@
+"""Weights of 4 and 8 bits: rounding, storage as the operator reads it, and what it costs."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from support import golden
+from vintern_export.cli import main
+from vintern_export.numbers import FloatArray
+from vintern_export.quantisation import BlockFormat, Blocks, packed_codes, packed_zero_points, quantised
+
+FORMATS = [
+    BlockFormat(bits, size, symmetric) for bits in (4, 8) for size in (16, 32, 128) for symmetric in (True, False)
+]
+
+
+def matrix(rows: int, inputs: int) -> FloatArray:
+    """Weights with heavy tails, as trained ones have."""
+    return np.random.default_rng(7).standard_t(5, (rows, inputs)).astype(np.float32)
+
+
+def product_by_the_operator(x: FloatArray, blocks: Blocks, form: BlockFormat, inputs: int, level: int) -> FloatArray:
+    weights = {"codes": packed_codes(blocks.codes, form.bits), "scales": blocks.scales}
+    if not form.symmetric:
+        weights["zero_points"] = packed_zero_points(blocks.zero_points, form.bits)
+    node = helper.make_node(
+        "MatMulNBits", ["x", *weights], ["y"], domain="com.microsoft", K=inputs, N=len(blocks.codes), bits=form.bits,
+        block_size=form.block_size, accuracy_level=level,
+    )  # fmt: skip
+    floats = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "product", floats[:1], floats[1:], initializers)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    session = onnxruntime.InferenceSession(onnx.ModelProto.SerializeToString(model), providers=["CPUExecutionProvider"])
+    result: FloatArray = session.run(None, {"x": x})[0]
+    return result
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("inputs", [256, 72])
+def test_the_operator_reads_what_is_packed(form: BlockFormat, inputs: int) -> None:
+    """With inputs that fill their last block and such that do not; odd numbers of blocks pad the zero points."""
+    blocks = quantised(matrix(24, inputs), form)
+    x = np.random.default_rng(1).standard_normal((5, inputs)).astype(np.float32)
+    x[0] *= 1000
+    expected = x @ blocks.values(inputs).T
+    found = product_by_the_operator(x, blocks, form, inputs, 0)
+    np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max(axis=1).max())
+    rounded = product_by_the_operator(x, blocks, form, inputs, 4)
+    errors = np.linalg.norm(rounded - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() < 0.02, "a massive row costs the others nothing"
+
+
+def nearest(rows: FloatArray, form: BlockFormat) -> FloatArray:
+    """Plain rounding to the nearest code, written out for one block a row."""
+    low, high = np.minimum(rows.min(axis=1), 0), np.maximum(rows.max(axis=1), 0)
+    top = 2**form.bits - 1
+    if form.symmetric:
+        scale, zero = np.abs(rows).max(axis=1) / (2 ** (form.bits - 1)), np.full(len(rows), 2.0 ** (form.bits - 1))
+    else:
+        scale = (high - low) / top
+        zero = np.rint(-low / scale)
+    codes = np.clip(np.rint(rows / scale[:, None]) + zero[:, None], 0, top)
+    return np.asarray((codes - zero[:, None]) * scale[:, None], np.float32)
+
+
+@pytest.mark.parametrize(("bits", "gain"), [(4, 0.96), (8, 1.0)])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [32, 128])
+def test_it_is_closer_than_the_nearest_code(bits: int, gain: float, symmetric: bool, size: int) -> None:
+    form = BlockFormat(bits, size, symmetric)
+    rows = matrix(512, size)
+    error = np.linalg.norm(quantised(rows, form).values(size) - rows, axis=1)
+    plain = np.linalg.norm(nearest(rows, form) - rows, axis=1)
+    assert error.sum() < gain * plain.sum()
+    assert (error <= plain * 1.0001).mean() > 0.97
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_blocks_without_variety(form: BlockFormat) -> None:
+    rows = np.zeros((3, 2 * form.block_size), np.float32)
+    rows[1], rows[2, form.block_size :] = 0.25, -3
+    np.testing.assert_allclose(quantised(rows, form).values(rows.shape[1]), rows, rtol=1e-6)
+
+
+def test_threads_change_nothing() -> None:
+    form, rows = BlockFormat(4, 32, symmetric=False), matrix(300, 1000)
+    one, many = quantised(rows, form), quantised(rows, form, threads=5)
+    for name in ("codes", "scales", "zero_points"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(many, name))
+
+
+def report(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 0
+    return capsys.readouterr().out
+
+
+def logits_error(text: str) -> float:
+    (line,) = [line for line in text.splitlines() if line.startswith("logits alone")]
+    return float(line.split("rms rel")[1])
+
+
+@pytest.mark.parametrize("name", ["ckpt_a", "ckpt_b"])
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [
+        (["int8"], 0.05),
+        (["int8", "--accuracy-level", 0], 0.04),
+        (["int8", "--block-size", 32], 0.05),
+        (["int4"], 0.42),
+        (["int4", "--accuracy-level", 0, "--lm-head", "int4"], 0.42),
+        (["int4", "--block-size", 128, "--symmetric"], 0.7),
+    ],
+    ids=str,
+)
+def test_golden_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, words: list[object], limit: float
+) -> None:
+    """The graphs compute what the codes say; the error against the checkpoint is what these random networks make of it."""
+    checkpoint = golden.checkpoint(name)
+    assert main([str(checkpoint), str(tmp_path / "package"), "--precision", *map(str, words)]) == 0
+    text = report(capsys, "verify", tmp_path / "package", "--checkpoint", checkpoint)
+    assert text.count("pass") == 5
+    assert logits_error(text) < limit
+
+
+def test_graphics_processors_get_half_precision_and_no_zero_points(tmp_path: Path) -> None:
+    words = [golden.checkpoint("ckpt_a"), tmp_path / "package", "--precision", "int4", "--for", "cuda"]
+    assert main([str(word) for word in words]) == 0
+    model = onnx.load(tmp_path / "package/decoder.onnx", load_external_data=False)
+    types = {tensor.data_type for tensor in model.graph.initializer if not tensor.name.startswith("constant.")}
+    assert types == {TensorProto.FLOAT16, TensorProto.UINT8}
+    assert {len(node.input) for node in model.graph.node if node.op_type == "MatMulNBits"} == {3}
+
+
+@pytest.mark.parametrize("words", [["--block-size", "32"], ["--symmetric"], ["--lm-head", "int4"]])
+def test_options_of_quantisation_without_it_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert main([str(golden.checkpoint("ckpt_a")), str(tmp_path / "package"), *words]) == 2
+    assert f"{words[0]} is for quantised weights; found --precision fp32" in capsys.readouterr().err
+    assert not (tmp_path / "package").exists()
