@@ -7,7 +7,7 @@ use crate::support::{chat, image, json_of, text};
 
 const LIMITS: [&str; 4] = ["--num-beams", "1", "--max-new-tokens", "8"];
 
-fn converse(command: &mut Command, lines: &str) -> Output {
+pub fn converse(command: &mut Command, lines: &str) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
     child.wait_with_output().unwrap()

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bundled;
 mod chat_json;
 mod conversation;
 mod doctor;

@@ -74,7 +74,7 @@ def answer_losses(
     if patch_weight and train_tower:
         patch, right = patch_loss(model, features, batch.patches)
         total = total + patch_weight * patch
-        figures |= {"patch_loss": float(patch), "patch_accuracy": right}
+        figures |= {"patch_loss": patch.item(), "patch_accuracy": right}
     return Losses(total, figures)
 
 

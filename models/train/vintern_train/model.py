@@ -55,7 +55,9 @@ class VisionAttention(nn.Module):
         """[tiles, positions, hidden] to the same."""
         tiles, positions, hidden = x.shape
         q, k, v = self.qkv(x).view(tiles, positions, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = functional.scaled_dot_product_attention(q, k, v)
+        # Spelled out: for so few positions PyTorch's fused kernel is slower on a CPU, its backward pass above all.
+        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+        mixed = scores.softmax(-1).to(v.dtype) @ v
         return self.proj(mixed.transpose(1, 2).reshape(tiles, positions, hidden))
 
 
@@ -264,6 +266,11 @@ class Vintern(nn.Module):
         )
         self.apply(initialise)
 
+    def compile_layers(self) -> None:
+        """Has PyTorch compile the layers of the tower and the decoder, for batches of any size."""
+        for layer in (*self.vision_model.encoder.layers, *self.language_model.model.layers):
+            layer.compile(dynamic=True)
+
     def patch_logits(self, features: Tensor) -> Tensor:
         """Features [tiles, patches, hidden] to logits [tiles, patches, SLOTS, CLASSES]."""
         return self.patch_head(features).unflatten(-1, (SLOTS, CLASSES))
@@ -276,7 +283,7 @@ class Vintern(nn.Module):
         """Token embeddings with the image's in place of ``<IMG_CONTEXT>``, [rows, positions, hidden]."""
         embeds = self.language_model.model.embed_tokens(ids)
         mask = (ids == tokenizer.special_ids()["<IMG_CONTEXT>"])[..., None]
-        return embeds.masked_scatter(mask, image_embeds)
+        return embeds.masked_scatter(mask, image_embeds.to(embeds.dtype))
 
 
 def initialise(module: nn.Module) -> None:

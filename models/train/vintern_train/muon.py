@@ -21,15 +21,15 @@ STEPS = 5
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values moved near 1."""
+    """The matrix with its singular values moved near 1. Computed in bfloat16, which the method tolerates."""
     a, b, c = COEFFICIENTS
     wide = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if wide else matrix
-    x = x / (x.norm() + 1e-7)
+    x = (x / (x.norm() + 1e-7)).bfloat16()
     for _ in range(STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if wide else x
+    return (x.T if wide else x).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):

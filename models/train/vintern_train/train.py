@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from vintern_train.batches import BatchStream, TileStream, loader
+from vintern_train.checkpoint import TRAINING_ONLY, read_checkpoint
 from vintern_train.losses import answer_losses, tower_losses
 from vintern_train.model import Sizes, Vintern
 from vintern_train.muon import optimizers
@@ -89,15 +90,15 @@ STAGES = (
         tower=False,
         guide_weight=1.0,
     ),
-    Stage("whole", steps=4500, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
+    Stage("whole", steps=3300, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
 )
 
 
 class Run:
     """State of a training run and the folder it lives in."""
 
-    def __init__(self, folder: Path, workers: int, weights: Path | None = None) -> None:
-        self.folder, self.workers = folder, workers
+    def __init__(self, folder: Path, workers: int, dtype: torch.dtype, start: list[Path] | None = None) -> None:
+        self.folder, self.workers, self.dtype = folder, workers, dtype
         torch.manual_seed(SEED)
         self.model = Vintern(Sizes())
         self.stage, self.step, self.seconds = 0, 0, 0.0
@@ -106,8 +107,8 @@ class Run:
         self.optimizers = optimizers(self.model, STAGES[0].lr, WEIGHT_DECAY)
         if self.saved.is_file():
             self.load()
-        elif weights is not None:
-            self.load_weights(weights)
+        elif start is not None:
+            self.load_weights(*start)
 
     def load(self) -> None:
         """Takes up the state on disk."""
@@ -117,17 +118,20 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
-    def load_weights(self, file: Path) -> None:
-        """Goes on from exported weights: optimiser states start anew."""
-        with safe_open(file, "pt") as opened:
+    def load_weights(self, checkpoint: Path, head: Path) -> None:
+        """Goes on from a checkpoint folder and the head beside it: optimiser states start anew."""
+        self.model.load_state_dict(read_checkpoint(checkpoint).state_dict())
+        with safe_open(head, "pt") as opened:
             place = opened.metadata()
-            self.model.load_state_dict({name: opened.get_tensor(name).float() for name in opened.keys()})  # noqa: SIM118
+            tensors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
+        self.model.load_state_dict(tensors, strict=False)
         self.stage, self.step, self.seconds = int(place["stage"]), int(place["step"]), float(place["seconds"])
 
-    def export_weights(self, file: Path) -> None:
-        """Writes the weights in 16 bits with their place in the run."""
+    def export_head(self, file: Path) -> None:
+        """Writes what a checkpoint folder leaves out, in 16 bits: the patch head, and the place in the run."""
         place = {"stage": str(self.stage), "step": str(self.step), "seconds": str(self.seconds)}
-        save_file({name: tensor.half() for name, tensor in self.model.state_dict().items()}, file, metadata=place)
+        tensors = self.model.state_dict().items()
+        save_file({n: t.half() for n, t in tensors if n.startswith(TRAINING_ONLY)}, file, metadata=place)
 
     def save(self) -> None:
         """Writes the state, whole or not at all."""
@@ -144,6 +148,7 @@ class Run:
 
     def train(self) -> None:
         """Trains to the end."""
+        self.model.compile_layers()
         while self.stage < len(STAGES):
             self.train_stage(STAGES[self.stage])
             self.stage, self.step = self.stage + 1, 0
@@ -171,12 +176,13 @@ class Run:
             if self.step % SAVE_EVERY == 0:
                 self.save()
             if stage.answers and self.step % VALIDATE_EVERY == 0:
-                self.write({"stage": stage.name, "step": self.step, **validate(self.model)})
+                self.write({"stage": stage.name, "step": self.step, **self.validate()})
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
         """One update."""
         rate = stage.rate(self.step)
-        losses = self.losses(stage, batch)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            losses = self.losses(stage, batch)
         losses.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -199,6 +205,12 @@ class Run:
             guide_weight=stage.guide_weight,
         )
 
+    def validate(self) -> dict[str, float]:
+        """Scores of the weights as they are, in float32 and not compiled: answers are of every length."""
+        model = Vintern(self.model.sizes)
+        model.load_state_dict(self.model.state_dict())
+        return validate(model)
+
     def log(self, stage: Stage, figures: list[dict[str, float]]) -> None:
         """Appends the means of the last steps to log.jsonl."""
         means = {key: round(sum(f[key] for f in figures) / len(figures), 5) for key in figures[0]}
@@ -215,12 +227,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of the run: state.pt and log.jsonl")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw pictures (default: 1)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="go on from these where RUN is new")
-    parser.add_argument("--export", type=Path, metavar="FILE", help="write the weights of RUN for --weights, and stop")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of activations; bfloat16 is faster on a CPU that has its instructions (default: float32)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        nargs=2,
+        type=Path,
+        metavar=("CHECKPOINT", "HEAD"),
+        help="go on from these where RUN is new",
+    )
+    parser.add_argument("--export-head", type=Path, metavar="FILE", help="write the HEAD of RUN for --from, and stop")
     arguments = parser.parse_args()
-    run = Run(arguments.run, arguments.workers, arguments.weights)
-    if arguments.export:
-        run.export_weights(arguments.export)
+    run = Run(arguments.run, arguments.workers, getattr(torch, arguments.dtype), arguments.start)
+    if arguments.export_head:
+        run.export_head(arguments.export_head)
     else:
         run.train()
 
