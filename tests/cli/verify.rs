@@ -3,7 +3,7 @@
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::common::{exported, golden, package, recorded, tiny_package};
+use crate::common::{package, recorded, tiny_package};
 use crate::support::{PackageCopy, Transcript, image, json_of, stdout_of, text, vintern};
 
 #[test]
@@ -23,11 +23,8 @@ fn a_whole_package_passes() {
 /// Exported with 8 and 4 bits: it passes, and answers greedily and with beams.
 #[test]
 fn quantised_packages_pass_and_answer() {
-    let checkpoint = golden("ckpt_a");
     for precision in ["int8", "int4"] {
-        let package = exported(&format!("ckpt_a-{precision}-recorded"), |exporter, folder| {
-            exporter.arg(&checkpoint).arg(folder).args(["--precision", precision]);
-        });
+        let package = package("ckpt_a", precision);
         recorded(&package);
         let report = json_of(vintern().args(["verify", "--json", "--model"]).arg(&package));
         assert_eq!(report["parity"][2]["precision"], precision);

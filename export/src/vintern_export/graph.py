@@ -109,12 +109,15 @@ class Graph:
             product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
         else:
             form = self.storage.head if head else self.storage.body
-            product = self.quantised_product(value, name, QuantisedMatrix(weight, form), product)
+            matrix = QuantisedMatrix(weight, form)
+            product = self.quantised_product(value, name, matrix, self.storage.accuracy_level, product)
         if bias is None:
             return product
         return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
 
-    def quantised_product(self, value: str, name: str, matrix: QuantisedMatrix, output: str) -> str:
+    def quantised_product(
+        self, value: str, name: str, matrix: QuantisedMatrix, accuracy_level: int, output: str
+    ) -> str:
         """value @ weight by MatMulNBits; the scales are named ``name``.scales, zero points ``name``.zero_points."""
         inputs = [
             value,
@@ -132,13 +135,8 @@ class Graph:
             N=matrix.outputs,
             bits=matrix.form.bits,
             block_size=matrix.form.block_size,
-            accuracy_level=self.accuracy_level,
+            accuracy_level=accuracy_level,
         )
-
-    @property
-    def accuracy_level(self) -> int:
-        """How MatMulNBits may compute: see :class:`MatrixStorage`."""
-        return self.storage.accuracy_level if self.storage else 0
 
     @property
     def precision_name(self) -> str:

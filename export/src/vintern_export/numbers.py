@@ -35,11 +35,6 @@ class Precision(Enum):
     FP32 = "fp32"
     FP16 = "fp16"
 
-    @property
-    def numpy(self) -> np.dtype[Any]:
-        """The NumPy type."""
-        return np.dtype("<f4") if self is Precision.FP32 else np.dtype("<f2")
-
 
 def to_float32(raw: RawArray, dtype: StoredDtype) -> FloatArray:
     """Stored bits as float32, exactly. A bfloat16 is the upper half of a float32."""

@@ -52,7 +52,6 @@ class QuantisedMatrix:
         self.form = form
         self.inputs, self.outputs = weight.shape
         self._weight = weight
-        self._threads = os.cpu_count() or 1
         blocks = form.blocks(self.inputs)
         self.codes = Codes((self.outputs, blocks, form.block_size * form.bits // 8), self)
         self.scales = Kept((self.outputs, blocks), None)
@@ -61,7 +60,7 @@ class QuantisedMatrix:
     def stream(self) -> Iterator[RawArray]:
         """Packed codes of blocks of rows; keeps their scales and zero points."""
         for rows in self._weight.rows():
-            found = quantised(rows, self.form, self._threads)
+            found = quantised(rows, self.form, threads=os.cpu_count() or 1)
             self.scales.keep(found.scales)
             if not self.form.symmetric:
                 self.zero_points.keep(packed_zero_points(found.zero_points, self.form.bits))

@@ -15,7 +15,6 @@ from vintern_export.numbers import BF16, FloatArray, to_float32
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vintern_export.checkpoint import TensorSource
     from vintern_export.numbers import RawArray, StoredDtype
 
 BLOCK_BYTES = 32 << 20
@@ -82,7 +81,7 @@ class PlainWeight:
 
     dtype = None
 
-    def __init__(self, *sources: TensorSource, scale: FloatArray | None = None) -> None:
+    def __init__(self, *sources: MatrixSource, scale: FloatArray | None = None) -> None:
         self._sources = sources
         self._scale = scale
         self.shape = (sum(source.shape[0] for source in sources), *sources[0].shape[1:])
@@ -134,14 +133,8 @@ class LinearWeight:
 
     def rows(self) -> Iterator[FloatArray]:
         """Blocks of rows of the matrix as it is stored, [sum of out, in]."""
-        row = 0
-        for source in self._sources:
-            for _, raw in source.row_blocks(BLOCK_BYTES):
-                values = to_float32(raw, source.dtype).reshape(len(raw), -1)
-                if self._scale is not None:
-                    values = values * self._scale[row : row + len(values), None]
-                row += len(values)
-                yield values
+        for values in PlainWeight(*self._sources, scale=self._scale).pieces():
+            yield values.reshape(len(values), -1)
 
     def _block(self, parts: list[tuple[RawArray, StoredDtype]], start: int, stop: int) -> FloatArray:
         out = np.empty((stop - start, self.outputs), np.float32)
