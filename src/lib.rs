@@ -15,6 +15,7 @@
 //! | [`prompt`] | messages → template text → token ids with image placeholders; ids → text |
 //! | [`package`] | the model package on disk: manifest, files, checks |
 //! | [`provider`] | execution-provider specs |
+//! | [`kernels`] | products with block-quantised matrices on the CPU |
 //! | [`graph`] | the seam: run one graph with named tensors, know where its nodes ran |
 //! | [`model`] | vision encoder, projector, token embeddings, decoder with its cache |
 //! | [`generate`] | logits in, token choices out |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod engine;
 pub mod generate;
 pub mod graph;
+pub mod kernels;
 pub mod model;
 pub mod package;
 pub mod preprocess;

@@ -1,5 +1,6 @@
 """Weights of 4 and 8 bits: rounding, storage as the operator reads it, and what it costs."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,35 @@ def test_graphics_processors_get_half_precision_and_no_zero_points(tmp_path: Pat
     assert {len(node.input) for node in model.graph.node if node.op_type == "MatMulNBits"} == {3}
 
 
-@pytest.mark.parametrize("words", [["--block-size", "32"], ["--symmetric"], ["--lm-head", "int4"]])
+def operators(folder: Path, graph: str) -> set[str]:
+    return {node.op_type for node in onnx.load(folder / f"{graph}.onnx", load_external_data=False).graph.node}
+
+
+@pytest.mark.parametrize(("words", "quantised"), [([], True), (["--vision", "float"], False)])
+def test_precision_of_the_vision_graphs(tmp_path: Path, words: list[str], quantised: bool) -> None:
+    """Its biases are added by the operator, its patch embedding stays a plain product."""
+    out = tmp_path / "package"
+    assert main([str(golden.checkpoint("ckpt_a")), str(out), "--precision", "int4", *words]) == 0
+    for graph in ("vision_encoder", "projector"):
+        assert ("MatMulNBits" in operators(out, graph)) is quantised
+    assert "MatMul" in operators(out, "vision_encoder")
+    assert ("MatMul" in operators(out, "projector")) is not quantised
+    manifest = json.loads((out / "manifest.json").read_text())
+    (entry,) = manifest["graphs"]["vision_encoder"]
+    assert entry["precision"] == ("int8" if quantised else "fp32")
+    form = {"bits": 8, "block_size": 128, "symmetric": False}
+    assert entry.get("quantisation") == ({"body": form, "accuracy_level": 4} if quantised else None)
+
+
+def test_quantised_vision_is_for_cpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [golden.checkpoint("ckpt_a"), tmp_path / "p", "--precision", "int4", "--for", "cuda", "--vision", "int8"]
+    assert main([str(word) for word in words]) == 2
+    assert "--vision int8 with --for cuda: found no kernel that gains by it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--block-size", "32"], ["--symmetric"], ["--lm-head", "int4"], ["--vision", "int8"]]
+)
 def test_options_of_quantisation_without_it_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:

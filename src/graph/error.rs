@@ -86,6 +86,17 @@ pub enum GraphError {
         /// The first difference.
         difference: String,
     },
+    /// Kernels were asked for that cannot run the graph.
+    #[error(
+        "the kernels asked for (kernels=vintern) cannot run {}: {reason}\nhint: kernels=auto takes ONNX Runtime's own where they are needed",
+        file.display()
+    )]
+    Kernels {
+        /// The graph.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The runtime failed while running a graph.
     #[error("{graph} failed: {message}")]
     Run {

@@ -185,6 +185,9 @@ pub struct GraphVariant {
     pub precision: String,
     /// Execution providers the variant is meant for.
     pub providers: Vec<String>,
+    /// How its matrices are stored, where they are quantised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantisation: Option<Quantisation>,
     /// Opset version of each operator domain.
     pub opset: BTreeMap<String, u64>,
     /// The `.onnx` file first, then its external data.
@@ -193,6 +196,29 @@ pub struct GraphVariant {
     pub inputs: Vec<TensorEntry>,
     /// Outputs in order.
     pub outputs: Vec<TensorEntry>,
+}
+
+/// How the matrices of a graph are quantised.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Quantisation {
+    /// Matrices of the layers.
+    pub body: QuantisedForm,
+    /// The output projection of the language model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lm_head: Option<QuantisedForm>,
+    /// What the runtime may compute with: 0 activations as they are, 4 activations of 8 bits.
+    pub accuracy_level: u32,
+}
+
+/// One form of block quantisation.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct QuantisedForm {
+    /// Bits of a code.
+    pub bits: usize,
+    /// Weights that share a scale.
+    pub block_size: usize,
+    /// Whether there are no zero points.
+    pub symmetric: bool,
 }
 
 /// A file of the package.

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub use error::PackageError;
 pub use manifest::{
     Architecture, Axis, EmbedTokens, Exporter, FORMAT, FORMAT_VERSION, FileEntry, GraphVariant, Graphs, Manifest,
-    Parity, Prompt, Source, TensorEntry, Tiling, Tokens,
+    Parity, Prompt, Quantisation, QuantisedForm, Source, TensorEntry, Tiling, Tokens,
 };
 pub use presets::{DefaultPresets, MAX_PRESET_BEAMS, Preset};
 

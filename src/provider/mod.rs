@@ -58,12 +58,26 @@ pub enum Provider {
         /// Rearrange weights when a graph is loaded (`prepacking=true`, the default): a second copy of them in memory and
         /// a longer load, for somewhat faster runs.
         prepacking: bool,
+        /// Which kernels run quantised matrices.
+        kernels: Kernels,
     },
+}
+
+/// Which kernels run quantised matrices on the CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kernels {
+    /// Those of this crate where the processor and the package allow, else ONNX Runtime's.
+    #[default]
+    Auto,
+    /// Those of this crate, or an error.
+    Vintern,
+    /// ONNX Runtime's.
+    OnnxRuntime,
 }
 
 impl Default for ProviderList {
     fn default() -> Self {
-        Self { entries: vec![Provider::Cpu { arena: true, prepacking: true }] }
+        Self { entries: vec![Provider::Cpu { arena: true, prepacking: true, kernels: Kernels::Auto }] }
     }
 }
 
@@ -82,13 +96,21 @@ impl ProviderList {
         &self.entries
     }
 
+    /// Which kernels run quantised matrices, where the CPU provider does.
+    pub fn kernels(&self) -> Kernels {
+        let Some(Provider::Cpu { kernels, .. }) = self.entries.first() else {
+            return Kernels::OnnxRuntime;
+        };
+        *kernels
+    }
+
     /// Adds the providers to a session that is being built.
     ///
     /// # Errors
     /// What ONNX Runtime says when a provider cannot be had.
     pub(crate) fn register(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
         self.entries.iter().try_fold(builder, |builder, provider| match provider {
-            Provider::Cpu { arena, prepacking } => {
+            Provider::Cpu { arena, prepacking, .. } => {
                 let provider = ort::ep::CPU::default().with_arena_allocator(*arena).build().error_on_failure();
                 let plain = |error: ort::Error<SessionBuilder>| ort::Error::new(error.message());
                 let builder = builder.with_execution_providers([provider]).map_err(plain)?;
@@ -117,19 +139,36 @@ fn parse_provider(entry: &str) -> Result<Provider, ProviderError> {
     if !name.eq_ignore_ascii_case("cpu") {
         return Err(ProviderError::Unsupported { name: name.to_owned() });
     }
-    let (mut arena, mut prepacking) = (true, true);
+    let (mut arena, mut prepacking, mut kernels) = (true, true, Kernels::Auto);
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         match key {
             "arena" => arena = switch("arena", value)?,
             "prepacking" => prepacking = switch("prepacking", value)?,
+            "kernels" => kernels = value.parse()?,
             _ => {
-                let (option, known) = (key.to_owned(), "arena, prepacking");
+                let (option, known) = (key.to_owned(), "arena, kernels, prepacking");
                 return Err(ProviderError::UnknownOption { provider: "cpu", option, known });
             }
         }
     }
-    Ok(Provider::Cpu { arena, prepacking })
+    Ok(Provider::Cpu { arena, prepacking, kernels })
+}
+
+impl FromStr for Kernels {
+    type Err = ProviderError;
+
+    fn from_str(value: &str) -> Result<Self, ProviderError> {
+        match value {
+            "auto" => Ok(Self::Auto),
+            "vintern" => Ok(Self::Vintern),
+            "onnxruntime" => Ok(Self::OnnxRuntime),
+            _ => {
+                let (value, expected) = (value.to_owned(), "auto, vintern or onnxruntime");
+                Err(ProviderError::OptionValue { provider: "cpu", option: "kernels", value, expected })
+            }
+        }
+    }
 }
 
 fn switch(option: &'static str, value: &str) -> Result<bool, ProviderError> {
@@ -146,8 +185,8 @@ mod tests {
     #[test]
     fn a_spec_is_a_list_of_names_with_options() {
         assert_eq!("cpu".parse(), Ok(ProviderList::default()));
-        let list: ProviderList = "CPU:arena=false".parse().unwrap();
-        assert_eq!(list.entries(), [Provider::Cpu { arena: false, prepacking: true }]);
+        let list: ProviderList = "CPU:arena=false,kernels=vintern".parse().unwrap();
+        assert_eq!(list.entries(), [Provider::Cpu { arena: false, prepacking: true, kernels: Kernels::Vintern }]);
     }
 
     #[test]
@@ -157,5 +196,6 @@ mod tests {
         assert_eq!(parse("cpu;cuda"), ProviderError::Unsupported { name: "cuda".into() });
         assert!(matches!(parse("cpu:threads=3"), ProviderError::UnknownOption { .. }));
         assert!(matches!(parse("cpu:arena=maybe"), ProviderError::OptionValue { .. }));
+        assert!(matches!(parse("cpu:kernels=fast"), ProviderError::OptionValue { .. }));
     }
 }

@@ -1,8 +1,11 @@
 //! `doctor` and `bench`.
 
-use serde_json::Value;
+use std::path::Path;
 
-use crate::common::tiny_package;
+use serde_json::Value;
+use vintern::kernels::BlockProduct;
+
+use crate::common::{exported, golden, package, tiny_package};
 use crate::support::{PackageCopy, Transcript, json_of, shape, snapshot, stdout_of, text, vintern};
 
 /// Name and state of each check.
@@ -29,6 +32,31 @@ fn all_is_well() {
     assert!(nodes.is_some_and(|nodes| nodes > 0), "{report:#}");
     let printed = stdout_of(vintern().args(["doctor", "--model"]).arg(tiny_package()));
     assert!(printed.contains("ok       decoder          CPUExecutionProvider"), "{printed}");
+}
+
+/// Ours where the processor and the package allow; never quietly another's when they were asked for.
+#[test]
+fn which_kernels_run_quantised_matrices() {
+    let ours = BlockProduct::detect().map(BlockProduct::name);
+    let quantised = package("ckpt_a", "int4");
+    let exact = exported("ckpt_a-int4-exact", |exporter, folder| {
+        let options = ["--precision", "int4", "--accuracy-level", "0"];
+        exporter.arg(golden("ckpt_a")).arg(folder).args(options);
+    });
+    let kernels = |package: &Path, spec: &str| {
+        let report = json_of(vintern().args(["doctor", "--json", "--provider", spec, "--model"]).arg(package));
+        report["placement"][2]["providers"]["kernels"].as_str().map(str::to_owned)
+    };
+    assert_eq!(kernels(&quantised, "cpu").as_deref(), ours);
+    assert_eq!(kernels(&quantised, "cpu:kernels=onnxruntime"), None);
+    assert_eq!(kernels(&exact, "cpu"), None);
+    assert_eq!(kernels(&tiny_package(), "cpu"), None);
+    let asked = ["chat", "--provider", "cpu:kernels=vintern", "--model", exact.to_str().unwrap(), "hi"];
+    let output = vintern().args(asked).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let expected =
+        "vision_encoder.onnx: the package asks for accuracy level 0, the kernels round activations (level 4)";
+    assert!(text(&output.stderr).contains(expected), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -20,15 +20,19 @@ fn a_whole_package_passes() {
     assert!(printed.lines().filter(|line| line.ends_with("  ok")).count() == 3, "{printed}");
 }
 
-/// Exported with 8 and 4 bits: it passes, and answers greedily and with beams.
+/// Exported with 8 and 4 bits: it passes on ONNX Runtime's kernels and on ours, and answers greedily and with beams.
 #[test]
 fn quantised_packages_pass_and_answer() {
     for precision in ["int8", "int4"] {
         let package = package("ckpt_a", precision);
         recorded(&package);
-        let report = json_of(vintern().args(["verify", "--json", "--model"]).arg(&package));
-        assert_eq!(report["parity"][2]["precision"], precision);
-        assert_eq!(report["parity"][2]["passed"], true, "{report}");
+        for kernels in ["cpu:kernels=auto", "cpu:kernels=onnxruntime"] {
+            let report = json_of(vintern().args(["verify", "--json", "--provider", kernels, "--model"]).arg(&package));
+            let parity = report["parity"].as_array().unwrap();
+            let precisions: Vec<&str> = parity.iter().map(|entry| entry["precision"].as_str().unwrap()).collect();
+            assert_eq!(precisions, ["int8", "int8", precision]);
+            assert!(parity.iter().all(|entry| entry["passed"] == true), "{kernels}: {report}");
+        }
         for beams in ["1", "3"] {
             let limits = ["--num-beams", beams, "--min-new-tokens", "12", "--max-new-tokens", "12"];
             let mut command = vintern();

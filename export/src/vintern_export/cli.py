@@ -97,10 +97,11 @@ def export(words: list[str]) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     values = parser.parse_args(words)
     folder, name = resolve_checkpoint(values.checkpoint)
-    precision, storage = resolve_precision(values)
+    formats = resolve_precision(values)
     options = ExportOptions(
-        precision=precision,
-        storage=storage,
+        precision=formats.precision,
+        storage=formats.decoder,
+        vision_storage=formats.vision,
         variant=values.variant,
         providers=(values.provider,) if values.provider else tuple(PROVIDERS),
         template=values.template,

@@ -23,6 +23,8 @@ OPSET = 21
 IR_VERSION = 10
 AttributeValue = int | float | str | list[int]
 MICROSOFT = "com.microsoft"
+BIAS_INPUT = 5
+"""Of MatMulNBits."""
 ONNX_DTYPES = {
     "fp32": TensorProto.FLOAT,
     "fp16": TensorProto.FLOAT16,
@@ -104,21 +106,27 @@ class Graph:
 
         ``head`` marks the output projection of a language model, which has a storage of its own.
         """
-        product = name if bias is None else f"{name}.product"
         if self.storage is None:
-            product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
-        else:
-            form = self.storage.head if head else self.storage.body
-            matrix = QuantisedMatrix(weight, form)
-            product = self.quantised_product(value, name, matrix, self.storage.accuracy_level, product)
+            return self.exact_linear(value, name, weight, bias)
+        form = self.storage.head if head and self.storage.head else self.storage.body
+        return self.quantised_linear(value, name, QuantisedMatrix(weight, form), bias, self.storage.accuracy_level)
+
+    def exact_linear(self, value: str, name: str, weight: LinearWeight, bias: Weight | None) -> str:
+        """As :meth:`linear`, with the weight in the graph's precision whatever its storage."""
+        product = name if bias is None else f"{name}.product"
+        product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
         if bias is None:
             return product
         return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
 
-    def quantised_product(
-        self, value: str, name: str, matrix: QuantisedMatrix, accuracy_level: int, output: str
+    def quantised_linear(
+        self, value: str, name: str, matrix: QuantisedMatrix, bias: Weight | None, accuracy_level: int
     ) -> str:
-        """value @ weight by MatMulNBits; the scales are named ``name``.scales, zero points ``name``.zero_points."""
+        """As :meth:`linear`, by MatMulNBits; the scales are named ``name``.scales, zero points ``name``.zero_points.
+
+        The CPU provider's operator adds the bias itself; that of CUDA does not take one.
+        """
+        takes_bias = bias is not None and self.precision is Precision.FP32
         inputs = [
             value,
             self.weight(f"{name}.weight", matrix.codes),
@@ -126,10 +134,12 @@ class Graph:
         ]
         if not matrix.form.symmetric:
             inputs.append(self.weight(f"{name}.zero_points", matrix.zero_points))
-        return self.node(
+        if bias is not None and takes_bias:
+            inputs += [""] * (BIAS_INPUT - len(inputs)) + [self.weight(f"{name}.bias", bias)]
+        product = self.node(
             "MatMulNBits",
             inputs,
-            output,
+            name if bias is None or takes_bias else f"{name}.product",
             domain=MICROSOFT,
             K=matrix.inputs,
             N=matrix.outputs,
@@ -137,6 +147,9 @@ class Graph:
             block_size=matrix.form.block_size,
             accuracy_level=accuracy_level,
         )
+        if bias is None or takes_bias:
+            return product
+        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
 
     @property
     def precision_name(self) -> str:

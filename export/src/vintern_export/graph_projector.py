@@ -10,15 +10,16 @@ from vintern_export.weights import LinearWeight, PlainWeight
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
     from vintern_export.numbers import Precision
+    from vintern_export.quantised_matrix import MatrixStorage
 
 PROJECTOR_NORM_EPS = 1e-5
 """The default of ``torch.nn.LayerNorm``, which the reference does not override."""
 
 
-def build_projector(checkpoint: Checkpoint, precision: Precision) -> Graph:
+def build_projector(checkpoint: Checkpoint, precision: Precision, storage: MatrixStorage | None = None) -> Graph:
     """Pixel shuffle, LayerNorm, Linear, exact GELU, Linear."""
     config = checkpoint.config
-    graph = Graph("projector", precision)
+    graph = Graph("projector", precision, storage)
     width, hidden = config.vision.hidden_size, config.language.hidden_size
     features = graph.input("features", "fp32", ["tiles", config.vision.patches, width])
     graph.output("image_embeds", "fp32", ["tiles", config.tokens_per_tile, hidden])

@@ -14,14 +14,15 @@ from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
 
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
+    from vintern_export.quantised_matrix import MatrixStorage
 
 EMBEDDINGS = "vision_model.embeddings."
 
 
-def build_vision_encoder(checkpoint: Checkpoint, precision: Precision) -> Graph:
+def build_vision_encoder(checkpoint: Checkpoint, precision: Precision, storage: MatrixStorage | None = None) -> Graph:
     """Builds the tower up to the selected feature layer, class token dropped, no final normalisation."""
     vision = checkpoint.config.vision
-    graph = Graph("vision_encoder", precision)
+    graph = Graph("vision_encoder", precision, storage)
     side = vision.image_size
     pixels = graph.input("pixel_values", "fp32", ["tiles", 3, side, side])
     graph.output("features", "fp32", ["tiles", vision.patches, vision.hidden_size])
@@ -39,7 +40,7 @@ def embed_patches(graph: Graph, checkpoint: Checkpoint, pixels: str) -> str:
     """Patch embedding, class token and positions: [tiles, 1 + patches, C].
 
     The convolution's kernel equals its stride, so it is a matrix product over the flattened patches. Its bias and the
-    class embedding are folded into the position table, in float32.
+    class embedding are folded into the position table, in float32. It stays exact in a quantised tower: it is small.
     """
     vision = checkpoint.config.vision
     grid, patch, width = vision.grid, vision.patch_size, vision.hidden_size
@@ -53,7 +54,7 @@ def embed_patches(graph: Graph, checkpoint: Checkpoint, pixels: str) -> str:
     flat = graph.node("Reshape", [order, flat_shape], "embeddings.flat")
     kernel = LinearWeight([checkpoint[f"{EMBEDDINGS}patch_embedding.weight"]])
     table = position_table(checkpoint)
-    projected = graph.linear(flat, f"{EMBEDDINGS}patch_embedding", kernel, None)
+    projected = graph.exact_linear(flat, f"{EMBEDDINGS}patch_embedding", kernel, None)
     rows = graph.weight("embeddings.patch_positions", ArrayWeight(table[1:]))
     placed = graph.node("Add", [projected, rows], "embeddings.patches")
     first = graph.weight("embeddings.class_token", ArrayWeight(table[:1].reshape(1, 1, width)))

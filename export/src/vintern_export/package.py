@@ -40,8 +40,9 @@ class ExportOptions:
     """What to export.
 
     Attributes:
-        precision: format of the arithmetic, and of the weights that ``storage`` leaves alone.
+        precision: format of the arithmetic, and of the weights that are not quantised.
         storage: how the decoder's matrices are quantised; None leaves them in ``precision``.
+        vision_storage: the same for the vision encoder and the projector.
         variant: operator set of the decoder; ``fused`` is the only one.
         providers: execution providers the package is meant for.
         template: chat template instead of the checkpoint's.
@@ -51,6 +52,7 @@ class ExportOptions:
 
     precision: Precision = Precision.FP32
     storage: MatrixStorage | None = None
+    vision_storage: MatrixStorage | None = None
     variant: str = "fused"
     providers: tuple[str, ...] = tuple(PROVIDERS)
     template: str | None = None
@@ -80,8 +82,8 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)
         graphs = {
-            "vision_encoder": build_vision_encoder(checkpoint, options.precision),
-            "projector": build_projector(checkpoint, options.precision),
+            "vision_encoder": build_vision_encoder(checkpoint, options.precision, options.vision_storage),
+            "projector": build_projector(checkpoint, options.precision, options.vision_storage),
             "decoder": build_decoder(checkpoint, options.precision, options.storage),
         }
         table = checkpoint[EMBED_TOKENS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vintern_export.errors import UsageError
 from vintern_export.numbers import Precision
@@ -15,7 +15,21 @@ if TYPE_CHECKING:
 BITS = {"int8": 8, "int4": 4}
 DEFAULT_BLOCK_SIZES = {"int8": 128, "int4": 32}
 """Small blocks keep 4 bits accurate; with 8 bits they bring little and cost speed."""
-QUANTISATION_OPTIONS = ("block_size", "symmetric", "accuracy_level", "lm_head")
+QUANTISATION_OPTIONS = ("block_size", "symmetric", "accuracy_level", "lm_head", "vision")
+
+
+class WeightFormats(NamedTuple):
+    """Formats of a package.
+
+    Attributes:
+        precision: of the arithmetic, and of the weights that are not quantised.
+        decoder: how the decoder's matrices are quantised, or None.
+        vision: the same for the vision encoder and the projector.
+    """
+
+    precision: Precision
+    decoder: MatrixStorage | None = None
+    vision: MatrixStorage | None = None
 
 
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +38,7 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=[*(p.value for p in Precision), *BITS],
         default=Precision.FP32.value,
-        help="fp32 for CPUs, fp16 for GPUs; int8 and int4 quantise the decoder's matrices (default: fp32)",
+        help="fp32 for CPUs, fp16 for GPUs; int8 and int4 quantise matrices (default: fp32)",
     )
     group = parser.add_argument_group("quantisation, with --precision int8 or int4")
     group.add_argument(
@@ -46,13 +60,19 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
         help="0 computes with activations as they are, 4 rounds them to 8 bits by block: faster on CPUs (default: 4)",
     )
     group.add_argument("--lm-head", choices=list(BITS), help="precision of the output projection (default: int8)")
+    group.add_argument(
+        "--vision",
+        choices=["int8", "float"],
+        help="vision encoder and projector with weights of 8 bits in blocks of 128, or as they are "
+        "(default: int8; float for cuda)",
+    )
 
 
-def resolve_precision(values: argparse.Namespace) -> tuple[Precision, MatrixStorage | None]:
-    """Format of the arithmetic, and the storage of matrices, that the arguments ask for.
+def resolve_precision(values: argparse.Namespace) -> WeightFormats:
+    """The formats that the arguments ask for.
 
     Raises:
-        UsageError: an option of quantisation without one.
+        UsageError: an option of quantisation without one, or one that the provider cannot use.
     """
     name = values.precision
     if name not in BITS:
@@ -60,7 +80,7 @@ def resolve_precision(values: argparse.Namespace) -> tuple[Precision, MatrixStor
         if given:
             flag = "--" + given[0].replace("_", "-")
             raise UsageError(f"{flag} is for quantised weights; found --precision {name}; supported: int8, int4")
-        return Precision(name), None
+        return WeightFormats(Precision(name))
     on_gpu = values.provider == "cuda"
     symmetric = bool(values.symmetric) or on_gpu
 
@@ -69,5 +89,9 @@ def resolve_precision(values: argparse.Namespace) -> tuple[Precision, MatrixStor
 
     head = values.lm_head or "int8"
     level = 4 if values.accuracy_level is None else values.accuracy_level
-    storage = MatrixStorage(name, form(name, values.block_size), form(head, values.block_size), level)
-    return (Precision.FP16 if on_gpu else Precision.FP32), storage
+    decoder = MatrixStorage(name, form(name, values.block_size), form(head, values.block_size), level)
+    if values.vision == "int8" and on_gpu:
+        raise UsageError("--vision int8 with --for cuda: found no kernel that gains by it; supported: float")
+    exact_vision = values.vision == "float" or on_gpu
+    vision = None if exact_vision else MatrixStorage("int8", form("int8", None), None, level)
+    return WeightFormats(Precision.FP16 if on_gpu else Precision.FP32, decoder, vision)

@@ -27,19 +27,20 @@ class MatrixStorage:
     Attributes:
         name: of the precision, ``int8`` or ``int4``.
         body: of all matrices but the output projection.
-        head: of the output projection of the language model.
+        head: of the output projection of the language model; None where the graph has none.
         accuracy_level: one of :data:`ACCURACY_LEVELS`.
     """
 
     name: str
     body: BlockFormat
-    head: BlockFormat
+    head: BlockFormat | None
     accuracy_level: int
 
     def as_json(self) -> dict[str, Any]:
         """The manifest entry."""
         forms = {"body": self.body, "lm_head": self.head}
-        return {key: asdict(form) for key, form in forms.items()} | {"accuracy_level": self.accuracy_level}
+        entries = {key: asdict(form) for key, form in forms.items() if form}
+        return entries | {"accuracy_level": self.accuracy_level}
 
 
 class QuantisedMatrix:

@@ -4,6 +4,7 @@
 
 mod cached;
 mod library;
+mod matmul_nbits;
 mod session;
 
 pub use cached::{CacheDtype, CacheLayout, OnnxCachedGraph};

@@ -10,10 +10,11 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
-use super::Library;
+use super::{Library, matmul_nbits};
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
-use crate::package::{Axis, GraphVariant, TensorEntry};
-use crate::provider::ProviderList;
+use crate::kernels::{BlockFormat, BlockProduct};
+use crate::package::{Axis, GraphVariant, Quantisation, TensorEntry};
+use crate::provider::{Kernels, ProviderList};
 
 /// A graph of a package, ready to be loaded.
 #[derive(Clone, Debug)]
@@ -24,6 +25,35 @@ pub struct GraphSource<'a> {
     pub variant: &'a GraphVariant,
     /// Execution providers to run it on, in order of preference.
     pub providers: &'a ProviderList,
+}
+
+impl GraphSource<'_> {
+    /// Our kernels, where they shall and can run the graph's quantised matrices.
+    fn block_kernels(&self) -> Result<Option<BlockProduct>, GraphError> {
+        let Some(quantisation) = &self.variant.quantisation else {
+            return Ok(None);
+        };
+        let usable = usable_kernels(quantisation);
+        match (self.providers.kernels(), usable) {
+            (Kernels::OnnxRuntime, _) => Ok(None),
+            (Kernels::Auto, usable) => Ok(usable.ok()),
+            (Kernels::Vintern, usable) => {
+                usable.map(Some).map_err(|reason| GraphError::Kernels { file: self.file.clone(), reason })
+            }
+        }
+    }
+}
+
+/// Our kernels for matrices of this form, or why there are none.
+fn usable_kernels(quantisation: &Quantisation) -> Result<BlockProduct, String> {
+    if quantisation.accuracy_level != 4 {
+        let level = quantisation.accuracy_level;
+        return Err(format!("the package asks for accuracy level {level}, the kernels round activations (level 4)"));
+    }
+    for form in std::iter::once(&quantisation.body).chain(&quantisation.lm_head) {
+        BlockFormat::new(form.bits, form.block_size).map_err(|error| error.to_string())?;
+    }
+    BlockProduct::detect().ok_or_else(|| "this processor lacks the instructions (AVX-512 VNNI)".to_owned())
 }
 
 /// A graph without memory between calls.
@@ -41,11 +71,13 @@ impl OnnxGraph {
     /// # Errors
     /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
     pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
-        let session = open_session(library, source)?;
+        let kernels = source.block_kernels()?;
+        let session = open_session(library, source, kernels)?;
         check_outlets(&session, source)?;
         let name = source.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let failed = |error: &ort::Error| load_error(source, error.message());
-        let placement = read_placement(&session).map_err(|error| failed(&error))?;
+        let mut placement = read_placement(&session).map_err(|error| failed(&error))?;
+        placement.kernels = kernels.map(BlockProduct::name);
         let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
         let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
         Ok(Self { session, name, placement, options, output })
@@ -98,7 +130,11 @@ impl Graph for OnnxGraph {
     }
 }
 
-fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<Session, GraphError> {
+fn open_session(
+    library: &Library,
+    source: &GraphSource<'_>,
+    kernels: Option<BlockProduct>,
+) -> Result<Session, GraphError> {
     let failed = |error: &str| load_error(source, error);
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
     let builder = builder.with_log_level(LogLevel::Error).map_err(|error| failed(error.message()))?;
@@ -106,6 +142,10 @@ fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<Session, 
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
     let mut builder = source.providers.register(builder).map_err(|error| failed(error.message()))?;
+    if let Some(product) = kernels {
+        let domain = matmul_nbits::domain(product).map_err(|error| failed(error.message()))?;
+        builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
+    }
     builder.commit_from_file(&source.file).map_err(|error| failed(error.message()))
 }
 

@@ -100,15 +100,16 @@ class PackageWeights:
                     path = folder / place["location"]
                     self._tensors[tensor.name] = GraphTensor(path, int(place["offset"]), tuple(tensor.dims), dtype)
         self._matrices: dict[str, GraphTensor | QuantisedTensor] = dict(self._tensors)
-        for node in self.models["decoder"].graph.node:
+        for node in (node for model in self.models.values() for node in model.graph.node):
             if node.op_type == "MatMulNBits":
                 self._matrices[node.input[1]] = self._quantised(node)
 
     def _quantised(self, node: onnx.NodeProto) -> QuantisedTensor:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        codes, scales, *rest = (self._tensors[name] for name in node.input[1:])
-        form = BlockFormat(attributes["bits"], attributes["block_size"], symmetric=not rest)
-        return QuantisedTensor(codes, scales, rest[0] if rest else None, form, (attributes["K"], attributes["N"]))
+        codes, scales = (self._tensors[name] for name in node.input[1:3])
+        zero_points = self._tensors[node.input[3]] if len(node.input) > 3 and node.input[3] else None
+        form = BlockFormat(attributes["bits"], attributes["block_size"], symmetric=zero_points is None)
+        return QuantisedTensor(codes, scales, zero_points, form, (attributes["K"], attributes["N"]))
 
     def vector(self, name: str) -> FloatArray | None:
         """A vector, or None."""
@@ -197,7 +198,7 @@ class PackageWeights:
             ),
             vision_rms=rms,
             qk_eps=qk_norms[0]["epsilon"] if qk_norms else 0.0,
-            shuffle_factor=round((self._tensors["mlp1.1.weight"].shape[0] / width) ** 0.5),
+            shuffle_factor=round((self._matrices["mlp1.1.weight"].shape[0] / width) ** 0.5),
             transposed_tokens=list(order)[1] == 3,
             layers=len(decoder.all("GroupQueryAttention")),
             heads=attention["num_heads"],

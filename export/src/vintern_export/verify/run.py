@@ -36,6 +36,8 @@ class Reference:
     image_embeds: FloatArray
     text: DecoderResult
     outliers: DecoderResult
+    whole: DecoderResult | None = None
+    """The first tile's embeddings, then the text; only where asked for."""
 
     @property
     def decoded(self) -> tuple[DecoderResult, DecoderResult]:
@@ -67,9 +69,9 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
     report("file hashes                  pass")
     inputs = make_inputs(folder, manifest)
     variants = {name: entries[0] for name, entries in manifest["graphs"].items()}
-    quantised = "quantisation" in variants["decoder"]
+    quantised = any("quantisation" in variant for variant in variants.values())
     graphs = {name: entry["files"][0]["name"] for name, entry in variants.items()}
-    original = reference_of_checkpoint(checkpoint, inputs) if checkpoint else None
+    original = reference_of_checkpoint(checkpoint, inputs, whole=quantised) if checkpoint else None
     if original is None or quantised:
         weights = PackageWeights(folder, graphs)
         reference = evaluate(weights.architecture(), weights, weights.rotary(), inputs)
@@ -82,7 +84,7 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
         report(comparison.line())
     passed = all(comparison.passed for comparison in comparisons)
     if quantised and original is not None:
-        for line in quantisation_report(variants["decoder"]["precision"], decoder, original):
+        for line in quantisation_report(folder, variants, inputs, decoder, original):
             report(line)
     if record and passed:
         record_parity(folder, manifest, parity_tensors(inputs, reference))
@@ -90,22 +92,31 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
     return passed
 
 
-def reference_of_checkpoint(folder: Path, inputs: Inputs) -> Reference:
-    """The evaluation with a checkpoint's weights."""
+def reference_of_checkpoint(folder: Path, inputs: Inputs, *, whole: bool) -> Reference:
+    """The evaluation with a checkpoint's weights; ``whole``: with :attr:`Reference.whole`."""
     with Checkpoint(folder) as checkpoint:
         weights = CheckpointWeights(checkpoint)
-        return evaluate(weights.architecture(), weights, weights.rotary(), inputs)
+        return evaluate(weights.architecture(), weights, weights.rotary(), inputs, whole=whole)
 
 
-def evaluate(architecture: Architecture, weights: WeightSource, rotary: Rotary, inputs: Inputs) -> Reference:
+def evaluate(
+    architecture: Architecture, weights: WeightSource, rotary: Rotary, inputs: Inputs, *, whole: bool = False
+) -> Reference:
     """Runs the NumPy model on all inputs."""
     with progress_bar("reference", architecture.layers) as progress:
         features = reference_vision(architecture, weights, inputs.pixel_values)
         image_embeds = projector(architecture, weights, features)
         sequences = [inputs.text, inputs.outliers]
+        if whole:
+            sequences.append(image_and_text(image_embeds, inputs))
         wanted = [[len(sequence) - 2, len(sequence) - 1] for sequence in sequences]
-        text, outliers = decoder(architecture, weights, rotary, sequences, wanted, on_layer=lambda _: progress(1))
-    return Reference(features, image_embeds, text, outliers)
+        results = decoder(architecture, weights, rotary, sequences, wanted, on_layer=lambda _: progress(1))
+    return Reference(features, image_embeds, *results)
+
+
+def image_and_text(image_embeds: FloatArray, inputs: Inputs) -> FloatArray:
+    """The first tile's embeddings, then the text's: [n, H]."""
+    return np.concatenate([image_embeds[0], inputs.text])
 
 
 def compare_vision(folder: Path, variants: dict[str, Any], inputs: Inputs, reference: Reference) -> list[Comparison]:
@@ -171,10 +182,26 @@ def logits_pairs(run: DecoderRun, reference: Reference) -> list[tuple[FloatArray
     return prefills + [(run.step[0][row], result.logits[1]) for row, result in enumerate(reference.decoded)]
 
 
-def quantisation_report(precision: str, run: DecoderRun, checkpoint: Reference) -> list[str]:
-    """What a quantised decoder differs by from the checkpoint it was made of; nothing of it is judged."""
+def quantisation_report(
+    folder: Path, variants: dict[str, Any], inputs: Inputs, run: DecoderRun, checkpoint: Reference
+) -> list[str]:
+    """What a quantised package differs by from the checkpoint it was made of; nothing of it is judged."""
+    features = Session(folder, variants["vision_encoder"]).run({"pixel_values": inputs.pixel_values})["features"]
+    embeds = Session(folder, variants["projector"]).run({"features": features})["image_embeds"]
+    vision, language = variants["vision_encoder"]["precision"], variants["decoder"]["precision"]
     pairs = logits_pairs(run, checkpoint)
-    comparisons = [*compare_decoder(precision, run, checkpoint), compare("logits alone", precision, pairs)]
+    comparisons = [
+        compare("vision encoder", vision, [(features, checkpoint.features)]),
+        compare("image embeddings", vision, [(embeds, checkpoint.image_embeds)]),
+        *compare_decoder(language, run, checkpoint),
+        compare("logits alone", language, pairs),
+    ]
+    if checkpoint.whole is not None:
+        sequence = image_and_text(embeds, inputs)
+        session = DecoderSession(folder, variants["decoder"], len(sequence))
+        logits, _ = session.run(sequence[None], [0], session.empty_cache(1))
+        pairs.append((logits[0], checkpoint.whole.logits[1]))
+        comparisons.append(compare("logits of image and text", language, pairs[-1:]))
     same = sum(int(found.argmax() == wanted.argmax()) for found, wanted in pairs)
     return [
         "against the checkpoint:",

@@ -1,0 +1,141 @@
+//! What this crate itself computes, apart from the graphs: `cargo bench --bench micro`.
+
+use std::convert::Infallible;
+use std::hint::black_box;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use image::RgbImage;
+use ndarray::{Array2, s};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use vintern::generate::{Advance, BeamSearch, EarlyStopping, GenerationSettings, Strategy, start};
+use vintern::kernels::{BlockFormat, BlockMatrix, BlockProduct, Tasks};
+use vintern::package::Package;
+use vintern::preprocess::{DecodeOptions, TilingOptions, decode, tile};
+use vintern::prompt::{TokenRoles, Tokenizer};
+
+/// Vocabulary of Vintern-3B.
+const VOCABULARY: usize = 151_674;
+
+fn main() {
+    divan::main();
+}
+
+/// A photo of 12 megapixels with some detail.
+fn photo() -> RgbImage {
+    RgbImage::from_fn(4000, 3000, |x, y| {
+        let wave = ((x * y) / 977) as u8;
+        image::Rgb([(x / 16) as u8 ^ wave, (y / 12) as u8, wave])
+    })
+}
+
+/// Six tiles and a thumbnail of a photo.
+#[divan::bench]
+fn tile_12_megapixels(bencher: Bencher) {
+    let photo = photo();
+    let options = TilingOptions { tile_size: 448, min_tiles: 1, max_tiles: 6, thumbnail: true };
+    bencher.bench_local(|| tile(black_box(&photo), &options).unwrap());
+}
+
+/// The same from its JPEG file.
+#[divan::bench]
+fn decode_and_tile_12_megapixels(bencher: Bencher) {
+    let photo = photo();
+    let mut compress = mozjpeg::Compress::new(mozjpeg::ColorSpace::JCS_RGB);
+    compress.set_size(photo.width() as usize, photo.height() as usize);
+    compress.set_quality(90.0);
+    compress.set_fastest_defaults();
+    let mut compress = compress.start_compress(Vec::new()).unwrap();
+    compress.write_scanlines(&photo).unwrap();
+    let jpeg = compress.finish().unwrap();
+    let options = TilingOptions { tile_size: 448, min_tiles: 1, max_tiles: 6, thumbnail: true };
+    bencher.bench_local(|| {
+        let decoded = decode(black_box(&jpeg), &DecodeOptions::default()).unwrap();
+        tile(&decoded.rgb, &options).unwrap()
+    });
+}
+
+/// A page of text to tokens.
+#[divan::bench]
+fn tokenize(bencher: Bencher) {
+    let package = Package::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/vintern-tiny").as_ref()).unwrap();
+    let tokens = &package.manifest().tokens;
+    let roles = TokenRoles {
+        eos: tokens.eos,
+        pad: tokens.pad,
+        image_start: tokens.image_start,
+        image_end: tokens.image_end,
+        image_context: tokens.image_context,
+        skipped_in_text: tokens.skipped_in_text.clone(),
+    };
+    let tokenizer = Tokenizer::from_file(&package.path(&package.manifest().tokenizer.file), &roles).unwrap();
+    let text = "Hóa đơn số 638, ngày 27/10/2032: tổng cộng 4.322.000 đồng. ".repeat(50);
+    bencher.counter(ItemsCount::new(text.chars().count())).bench_local(|| tokenizer.encode(black_box(&text)).unwrap());
+}
+
+fn settings(strategy: Strategy) -> GenerationSettings {
+    GenerationSettings {
+        max_new_tokens: 100_000,
+        min_new_tokens: 0,
+        repetition_penalty: 3.5,
+        no_repeat_ngram_size: 0,
+        num_return_sequences: 1,
+        strategy,
+    }
+}
+
+/// One step of a search over the whole vocabulary, the repetition penalty included.
+#[divan::bench(args = [1, 3, 5])]
+fn search_step(bencher: Bencher, beams: usize) {
+    let mut random = StdRng::seed_from_u64(1);
+    let logits = Array2::from_shape_simple_fn((beams, VOCABULARY), || random.random_range(-8.0..8.0_f32));
+    let strategy = match beams {
+        1 => Strategy::Greedy,
+        num_beams => {
+            Strategy::Beam(BeamSearch { num_beams, length_penalty: 1.0, early_stopping: EarlyStopping::False })
+        }
+    };
+    let eos = VOCABULARY as u32 + 7;
+    let begin = || {
+        let mut search = start(&settings(strategy.clone()), eos, None).unwrap();
+        search.advance(logits.slice(s![..1, ..])).unwrap();
+        search
+    };
+    bencher.with_inputs(begin).bench_local_values(|mut search| {
+        let advance = search.advance(black_box(logits.view())).unwrap();
+        assert!(matches!(advance, Advance::Continue(_)));
+        search
+    });
+}
+
+/// The tasks one after the other: times are those of one core.
+struct OneCore;
+
+impl Tasks for OneCore {
+    type Error = Infallible;
+
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
+        (0..count).for_each(task);
+        Ok(())
+    }
+}
+
+/// One matrix of Vintern-3B's feed-forward layers, 4 bits in blocks of 32 with zero points.
+#[divan::bench(args = [1, 3, 8, 64, 512])]
+fn block_product_11008_x_2048(bencher: Bencher, rows: usize) {
+    let Some(product) = BlockProduct::detect() else {
+        return;
+    };
+    let (outputs, inputs, block) = (11_008, 2_048, 32);
+    let mut random = StdRng::seed_from_u64(1);
+    let codes: Vec<u8> = (0..outputs * inputs / 2).map(|_| random.random()).collect();
+    let zero_points: Vec<u8> = (0..outputs * inputs / block / 2).map(|_| random.random()).collect();
+    let scales = vec![0.01; outputs * inputs / block];
+    let format = BlockFormat::new(4, block).unwrap();
+    let matrix = BlockMatrix::new(format, (outputs, inputs), &codes, &scales, Some(&zero_points)).unwrap();
+    let values: Vec<f32> = (0..rows * inputs).map(|_| random.random_range(-1.0..1.0)).collect();
+    let mut out = vec![0.0; rows * outputs];
+    bencher.counter(ItemsCount::new(2 * rows * outputs * inputs)).bench_local(|| {
+        let Ok(()) = product.run(black_box(&values), &matrix, None, &mut out, &OneCore);
+    });
+}

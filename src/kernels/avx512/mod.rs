@@ -1,0 +1,235 @@
+//! Kernels for processors with AVX-512 VNNI.
+//!
+//! [`dot`] serves few rows: it reads the codes as they lie and adds up along the inputs. [`gemm`] serves many: it turns the
+//! codes of a strip of outputs into a panel once and uses it for all rows. Both find the same integers and apply scales in
+//! the same order, so their results are equal.
+
+mod dot;
+mod gemm;
+mod quantise;
+
+use std::arch::x86_64::{
+    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_loadu_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srlv_epi32,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+use std::ops::Range;
+
+use super::activations::CodeForm;
+use super::{Activations, BlockMatrix, STRIP};
+
+pub(super) use quantise::quantise;
+
+/// 32-bit lanes of a register.
+const LANES: usize = 16;
+
+/// Blocks that [`Tables`] hold.
+const TABLE_BLOCKS: usize = 16;
+
+/// Rows up to which the codes are read as they lie.
+const FEW_ROWS: usize = 16;
+
+/// Whether this processor can run the kernels.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// The form of codes that so many rows are multiplied in; see [`strip`].
+pub(super) fn code_form(rows: usize) -> CodeForm {
+    if rows > FEW_ROWS { CodeForm::Unsigned } else { CodeForm::Signed }
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(super) struct Scratch(gemm::Scratch);
+
+/// Computes [`STRIP`] outputs from `first` for some rows.
+///
+/// # Safety
+/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
+/// this part of it meanwhile.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn strip(
+    activations: &Activations,
+    rows: Range<usize>,
+    matrix: &BlockMatrix<'_>,
+    first: usize,
+    out: *mut f32,
+    scratch: &mut Scratch,
+) {
+    let lanes_per_block = LANES * matrix.format.block_size() / super::GROUP;
+    if activations.code_form == CodeForm::Unsigned {
+        // SAFETY: as the caller vouches.
+        return unsafe {
+            match (matrix.format.bits(), lanes_per_block) {
+                (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, out, &mut scratch.0),
+                (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, out, &mut scratch.0),
+                (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, out, &mut scratch.0),
+                _ => gemm::strip::<8, 16>(activations, rows, matrix, first, out, &mut scratch.0),
+            }
+        };
+    }
+    for first in (first..matrix.outputs.min(first + STRIP)).step_by(LANES) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match (matrix.format.bits(), lanes_per_block) {
+                (4, 4) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, out),
+                (4, 8) => dot::outputs::<4, 8>(activations, rows.clone(), matrix, first, out),
+                (4, _) => dot::outputs::<4, 16>(activations, rows.clone(), matrix, first, out),
+                _ => dot::outputs::<8, 16>(activations, rows.clone(), matrix, first, out),
+            }
+        }
+    }
+}
+
+/// Sixteen rows of a matrix; past its end, the last row again.
+struct SixteenRows<'a> {
+    matrix: &'a BlockMatrix<'a>,
+    rows: [usize; LANES],
+    row_bytes: usize,
+}
+
+impl<'a> SixteenRows<'a> {
+    fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
+        let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
+        Self { matrix, rows, row_bytes: matrix.row_bytes() }
+    }
+
+    /// 64 bytes of the codes of one of the rows, from byte `at` on; zeros past its end.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn codes(&self, lane: usize, at: usize) -> __m512i {
+        // SAFETY: the matrix was checked to hold `row_bytes` for each of its rows, and `rows` are rows of it. A masked load
+        // does not touch what its mask leaves out.
+        unsafe {
+            let codes = self.matrix.codes.as_ptr().add(self.rows[lane] * self.row_bytes + at);
+            let left = self.row_bytes - at;
+            if left >= 64 {
+                _mm512_loadu_si512(codes.cast())
+            } else {
+                _mm512_maskz_loadu_epi8((1 << left) - 1, codes.cast())
+            }
+        }
+    }
+
+    /// Asks for a piece of what comes next in a tensor of `row_len` elements a row: the sixteen rows that follow are fetched
+    /// front to back while elements `at` to `at + count` of these are worked on.
+    #[inline]
+    fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
+        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<i8>();
+        for line in (0..LANES * count * size_of::<T>()).step_by(64) {
+            // SAFETY: a prefetch reads nothing, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line)) };
+        }
+    }
+
+    /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
+        let blocks = self.matrix.blocks();
+        let left = (blocks - block).min(TABLE_BLOCKS);
+        self.prefetch(self.matrix.scales.as_ptr(), blocks, block, TABLE_BLOCKS);
+        let mask = ((1u32 << left) - 1) as u16;
+        let mut scales = [_mm512_setzero_si512(); LANES];
+        for (scales, row) in scales.iter_mut().zip(self.rows) {
+            // SAFETY: `left` scales of the row are there, as checked when the matrix was made.
+            *scales =
+                unsafe { _mm512_maskz_loadu_epi32(mask, self.matrix.scales.as_ptr().add(row * blocks + block).cast()) };
+        }
+        transpose(&mut scales);
+        Tables { scales, zeros: self.packed_zeros::<BITS>(block) }
+    }
+
+    /// The packed zero points of [`TABLE_BLOCKS`] blocks from `block` on, four bytes of every row in a register.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m512i; 4] {
+        let middle = if BITS == 4 { 0x8888_8888_u32 } else { 0x8080_8080 };
+        let Some(packed) = self.matrix.zero_points else {
+            return [_mm512_set1_epi32(middle as i32); 4];
+        };
+        let (row_bytes, at) = (self.matrix.zero_point_bytes(), block * BITS / 8);
+        self.prefetch(packed.as_ptr(), row_bytes, at, TABLE_BLOCKS * BITS / 8);
+        let mut words = [[0_u32; LANES]; 4];
+        for (lane, row) in self.rows.into_iter().enumerate() {
+            let bytes = &packed[row * row_bytes..][..row_bytes][at..];
+            for (word, words) in words.iter_mut().enumerate().take(BITS / 2) {
+                words[lane] = match bytes.get(4 * word..).and_then(<[u8]>::first_chunk::<4>) {
+                    Some(whole) => u32::from_le_bytes(*whole),
+                    None => bytes.iter().skip(4 * word).rev().fold(0, |word, byte| word << 8 | u32::from(*byte)),
+                };
+            }
+        }
+        let mut zeros = [_mm512_setzero_si512(); 4];
+        for (zeros, words) in zeros.iter_mut().zip(&words) {
+            // SAFETY: sixteen words are there.
+            *zeros = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+        }
+        zeros
+    }
+}
+
+/// Scales and zero points of [`TABLE_BLOCKS`] blocks of sixteen rows.
+struct Tables<const BITS: usize> {
+    /// For every block, the scales of the rows, float32.
+    scales: [__m512i; TABLE_BLOCKS],
+    /// Zero points of the rows, packed as in the matrix, four bytes in a register.
+    zeros: [__m512i; 4],
+}
+
+impl<const BITS: usize> Tables<BITS> {
+    /// Zero points of the rows in block `index`, 32 bits each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn zero(&self, index: usize) -> __m512i {
+        let per_word = 32 / BITS;
+        let shift = _mm512_set1_epi32((BITS * (index % per_word)) as i32);
+        let word = self.zeros[index / per_word];
+        _mm512_and_si512(_mm512_srlv_epi32(word, shift), _mm512_set1_epi32((1 << BITS) - 1))
+    }
+}
+
+/// Transposes 16 x 16 doublewords.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn transpose(rows: &mut [__m512i; LANES]) {
+    let mut pairs = [_mm512_setzero_si512(); LANES];
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    // Quarter Q of rows[4i + j] then holds column 4Q + j of rows 4i to 4i + 3.
+    for i in 0..4 {
+        rows[4 * i] = _mm512_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        rows[4 * i + 1] = _mm512_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        rows[4 * i + 2] = _mm512_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+        rows[4 * i + 3] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+    }
+    for j in 0..4 {
+        let quarters = transpose_quarters([rows[j], rows[4 + j], rows[8 + j], rows[12 + j]]);
+        for (quarter, found) in quarters.into_iter().enumerate() {
+            pairs[4 * quarter + j] = found;
+        }
+    }
+    *rows = pairs;
+}
+
+/// Transposes 4 x 4 quarters of registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn transpose_quarters(rows: [__m512i; 4]) -> [__m512i; 4] {
+    let even_upper = _mm512_shuffle_i32x4::<0x88>(rows[0], rows[1]);
+    let odd_upper = _mm512_shuffle_i32x4::<0xdd>(rows[0], rows[1]);
+    let even_lower = _mm512_shuffle_i32x4::<0x88>(rows[2], rows[3]);
+    let odd_lower = _mm512_shuffle_i32x4::<0xdd>(rows[2], rows[3]);
+    [
+        _mm512_shuffle_i32x4::<0x88>(even_upper, even_lower),
+        _mm512_shuffle_i32x4::<0x88>(odd_upper, odd_lower),
+        _mm512_shuffle_i32x4::<0xdd>(even_upper, even_lower),
+        _mm512_shuffle_i32x4::<0xdd>(odd_upper, odd_lower),
+    ]
+}

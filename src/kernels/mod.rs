@@ -1,0 +1,25 @@
+//! Products with block-quantised matrices on the CPU, for where ONNX Runtime has no good kernel.
+//!
+//! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: they are used where they lie in the mapped
+//! file, and nothing is rearranged or copied on load. Activations are rounded to 8 bits in groups of [`GROUP`], products
+//! are exact integers, and scales are applied in a fixed order. A row's result therefore never depends on the rows beside
+//! it: prefill, one decode step and a step of many beams give the same bits.
+//!
+//! [`BlockProduct::detect`] says whether this processor has the instructions.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod matrix;
+mod portable;
+mod product;
+
+pub use activations::Activations;
+pub use matrix::{BlockFormat, BlockMatrix, FormatError};
+pub use product::{BlockProduct, Tasks};
+
+/// Inputs whose activations share a scale.
+pub const GROUP: usize = 128;
+
+/// Outputs of one piece of work.
+pub const STRIP: usize = 64;

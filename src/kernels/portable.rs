@@ -1,0 +1,49 @@
+//! The same results without special instructions: what the fast kernels are tested against.
+
+use super::activations::{GroupMut, negated};
+use super::{Activations, BlockFormat, BlockMatrix, GROUP};
+
+/// Rounds up to [`GROUP`] values; see [`Activations`].
+pub(super) fn quantise(values: &[f32], format: BlockFormat, group: &mut GroupMut<'_>) {
+    let flipped = group.code_form.flipped_bits();
+    group.codes.fill(flipped);
+    let largest = values.iter().fold(0.0, |largest: f32, value| value.abs().max(largest));
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let spoilt = values.iter().any(|value| value.is_nan());
+    *group.scale = if spoilt { f32::NAN } else { largest / 127.0 };
+    let mut sums = [0; GROUP / 32];
+    for (index, value) in values.iter().enumerate() {
+        let code = (value * inverse).round_ties_even() as i8;
+        group.codes[format.activation_at(index)] = code ^ flipped;
+        sums[index / format.block_size()] += i32::from(code);
+    }
+    for (kept, sum) in group.negated_sums.iter_mut().zip(sums) {
+        *kept = negated(sum);
+    }
+}
+
+/// One output of one row.
+pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix<'_>, output: usize) -> f32 {
+    let format = matrix.format;
+    let (blocks, row_bytes) = (matrix.blocks(), matrix.row_bytes());
+    let codes = &matrix.codes[output * row_bytes..][..row_bytes];
+    let mut total = 0.0;
+    for group in 0..activations.groups {
+        let mut part = 0.0;
+        let first = group * format.blocks_per_group();
+        for block in first..(first + format.blocks_per_group()).min(blocks) {
+            let mut sum = 0;
+            for input in (block * format.block_size()..).take(format.block_size()) {
+                let (byte, shift) = format.code_at(input % GROUP);
+                let mask = (1 << format.bits()) - 1;
+                let code = i32::from(codes[group * format.group_bytes() + byte]) >> shift & mask;
+                let at = activations.place(group, row) * GROUP + format.activation_at(input % GROUP);
+                sum += (code - matrix.zero_point(output, block))
+                    * i32::from(activations.codes[at] ^ activations.code_form.flipped_bits());
+            }
+            part = (sum as f32).mul_add(matrix.scales[output * blocks + block], part);
+        }
+        total = f32::mul_add(part, activations.scales[activations.place(group, row)], total);
+    }
+    total
+}

@@ -1,0 +1,211 @@
+//! Activations times a block-quantised matrix.
+
+use std::cell::RefCell;
+
+use super::activations::{CodeForm, GroupMut};
+use super::{Activations, BlockMatrix, GROUP, STRIP, portable};
+
+/// Rows of one piece of work.
+const ROWS: usize = 256;
+
+/// Rows that are rounded in one piece of work.
+const ROUNDED_ROWS: usize = 16;
+
+/// Something that runs pieces of work, side by side where it can.
+pub trait Tasks {
+    /// Why the work could not be run.
+    type Error;
+
+    /// Runs `task(0)` to `task(count - 1)`, in any order, and returns when all are done.
+    ///
+    /// # Errors
+    /// When they could not all be run.
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Self::Error>;
+}
+
+/// The instructions that products are computed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockProduct(Instructions);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    /// Plain Rust: correct everywhere, fast nowhere.
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+}
+
+impl BlockProduct {
+    /// The fast kernels of this processor, if there are some for it.
+    pub fn detect() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if super::avx512::available() {
+            return Some(Self(Instructions::Avx512Vnni));
+        }
+        None
+    }
+
+    /// The same results without special instructions: slow, what the others are measured against.
+    pub fn portable() -> Self {
+        Self(Instructions::Portable)
+    }
+
+    /// Name of the instructions.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Instructions::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => "avx512-vnni",
+        }
+    }
+
+    /// `out = values x transpose(matrix) + bias`.
+    ///
+    /// `values`: `[rows, inputs]`; `bias`: `[outputs]`; `out`: `[rows, outputs]`, all float32.
+    ///
+    /// # Errors
+    /// What `tasks` says.
+    ///
+    /// # Panics
+    /// When the sizes do not fit together.
+    pub fn run<T: Tasks>(
+        self,
+        values: &[f32],
+        matrix: &BlockMatrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        tasks: &T,
+    ) -> Result<(), T::Error> {
+        let rows = values.len() / matrix.inputs.max(1);
+        assert_eq!(values.len(), rows * matrix.inputs, "values are not rows of the matrix's inputs");
+        assert_eq!(out.len(), rows * matrix.outputs, "the output has another size than the product");
+        assert!(bias.is_none_or(|bias| bias.len() == matrix.outputs), "the bias has another size than the outputs");
+        if out.is_empty() {
+            return Ok(());
+        }
+        thread_local! {
+            static ACTIVATIONS: RefCell<Activations> = RefCell::default();
+        }
+        ACTIVATIONS.with_borrow_mut(|activations| {
+            self.round(values, matrix, activations, tasks)?;
+            self.multiply(activations, matrix, bias, out, tasks)
+        })
+    }
+
+    /// The form of codes that the instructions want for so many rows.
+    fn code_form(self, rows: usize) -> CodeForm {
+        match self.0 {
+            Instructions::Portable => CodeForm::Signed,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => super::avx512::code_form(rows),
+        }
+    }
+
+    fn round<T: Tasks>(
+        self,
+        values: &[f32],
+        matrix: &BlockMatrix<'_>,
+        activations: &mut Activations,
+        tasks: &T,
+    ) -> Result<(), T::Error> {
+        let rows = values.len() / matrix.inputs;
+        activations.resize(rows, matrix.inputs, matrix.format, self.code_form(rows));
+        let blocks = matrix.format.blocks_per_group();
+        let codes = Shared(activations.codes.as_mut_ptr());
+        let scales = Shared(activations.scales.as_mut_ptr());
+        let sums = Shared(activations.negated_sums.as_mut_ptr());
+        let kept = &*activations;
+        tasks.run(rows.div_ceil(ROUNDED_ROWS), &|task| {
+            for row in (task * ROUNDED_ROWS..rows).take(ROUNDED_ROWS) {
+                let values = values[row * matrix.inputs..][..matrix.inputs].chunks(GROUP);
+                for (group, values) in values.enumerate() {
+                    let place = kept.place(group, row);
+                    // SAFETY: `resize` made room for so many groups; every row is written by one task only.
+                    let mut target = unsafe {
+                        GroupMut {
+                            codes: codes.part(place * GROUP, GROUP),
+                            code_form: kept.code_form,
+                            scale: &mut scales.part(place, 1)[0],
+                            negated_sums: sums.part(place * blocks, blocks),
+                        }
+                    };
+                    match self.0 {
+                        Instructions::Portable => portable::quantise(values, matrix.format, &mut target),
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: `detect` found the instructions.
+                        Instructions::Avx512Vnni => unsafe {
+                            super::avx512::quantise(values, matrix.format, &mut target);
+                        },
+                    }
+                }
+            }
+        })
+    }
+
+    fn multiply<T: Tasks>(
+        self,
+        activations: &Activations,
+        matrix: &BlockMatrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        tasks: &T,
+    ) -> Result<(), T::Error> {
+        let rows = activations.rows;
+        let strips = matrix.outputs.div_ceil(STRIP);
+        let out = Shared(out.as_mut_ptr());
+        tasks.run(strips * rows.div_ceil(ROWS), &|task| {
+            let first = task % strips * STRIP;
+            let start = task / strips * ROWS;
+            let rows = start..rows.min(start + ROWS);
+            let width = STRIP.min(matrix.outputs - first);
+            match self.0 {
+                Instructions::Portable => {
+                    for row in rows.clone() {
+                        // SAFETY: the part of this task and no other.
+                        let out = unsafe { out.part(row * matrix.outputs + first, width) };
+                        for (index, out) in out.iter_mut().enumerate() {
+                            *out = portable::output(activations, row, matrix, first + index);
+                        }
+                    }
+                }
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512Vnni => {
+                    thread_local! {
+                        static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
+                    }
+                    // SAFETY: `detect` found the instructions; this task has its part of the output to itself.
+                    SCRATCH.with_borrow_mut(|scratch| unsafe {
+                        super::avx512::strip(activations, rows.clone(), matrix, first, out.0, scratch);
+                    });
+                }
+            }
+            if let Some(bias) = bias {
+                for row in rows {
+                    // SAFETY: as above.
+                    let out = unsafe { out.part(row * matrix.outputs + first, width) };
+                    out.iter_mut().zip(&bias[first..]).for_each(|(out, bias)| *out += bias);
+                }
+            }
+        })
+    }
+}
+
+/// A pointer into memory of which every task touches its own part.
+struct Shared<T>(*mut T);
+
+// SAFETY: whoever asks for a part vouches that no other task has it.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// A part of the memory.
+    ///
+    /// # Safety
+    /// The part lies inside it, and nothing else uses it meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
+        // SAFETY: as the caller vouches.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
