@@ -2,6 +2,7 @@
 
 #![expect(clippy::doc_markdown, reason = "the comments on flags are their help texts, which are not Markdown")]
 
+use super::bench::Workload;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -256,7 +257,10 @@ pub(super) struct BenchArgs {
     /// Beams of the beam-search call
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) num_beams: u32,
-    /// Counted calls of each kind, after one that is not counted
+    /// What to measure, in turn: greedy, beams, second-question, text, tiles-N, parallel-N, or all
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "greedy,beams")]
+    pub(super) workload: Vec<Workload>,
+    /// Counted rounds, after one that is not counted
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repeats: u32,
     /// Print one JSON object

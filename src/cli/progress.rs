@@ -39,6 +39,11 @@ impl Progress {
         }
     }
 
+    /// Something that takes as long as it takes.
+    pub(super) fn show_work(&self, message: &str) {
+        self.show("{spinner} {msg} {elapsed}", message.to_owned(), 0, 0);
+    }
+
     /// `done` of `total` units are done.
     pub(super) fn count(&self, message: &str, unit: &str, done: u64, total: u64) {
         self.show(&format!("{{msg}} {{bar:30}} {{pos}}/{{len}} {unit} {{elapsed}}"), message.to_owned(), done, total);

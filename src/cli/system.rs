@@ -13,6 +13,11 @@ pub(super) fn peak_resident() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Forgets [`peak_resident`] so far. Where the system does not let us, the peak is that of the whole run.
+pub(super) fn reset_peak_resident() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Name of the processor.
 pub(super) fn processor() -> Option<String> {
     let text = std::fs::read_to_string(Path::new("/proc/cpuinfo")).ok()?;

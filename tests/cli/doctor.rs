@@ -95,22 +95,46 @@ fn bench_measures_both_searches() {
     let arguments =
         ["bench", "--json", "--tiles", "2", "--new-tokens", "4", "--repeats", "2", "--num-beams", "2", "--model"];
     let report = json_of(vintern().args(arguments).arg(tiny_package()));
-    assert_eq!((&report["tiles"], &report["new_tokens"], &report["repeats"]), (&3.into(), &4.into(), &2.into()));
-    assert_eq!((&report["greedy"]["num_beams"], &report["beams"]["num_beams"]), (&1.into(), &2.into()));
-    for workload in ["greedy", "beams"] {
-        for stage in ["vision", "projector", "prefill", "decode_step", "total"] {
-            let spread = &report[workload][stage];
+    assert_eq!((&report["new_tokens"], &report["repeats"]), (&4.into(), &2.into()));
+    let workloads = report["workloads"].as_array().unwrap();
+    let beams: Vec<_> = workloads.iter().map(|workload| (&workload["name"], &workload["num_beams"])).collect();
+    assert_eq!(beams, [(&"greedy".into(), &1.into()), (&"beams".into(), &2.into())]);
+    for workload in workloads {
+        assert_eq!(workload["tiles"], 3);
+        for stage in ["vision", "projector", "prefill", "first_token", "decode_step", "total"] {
+            let spread = &workload[stage];
             let [min, median, max] = ["min", "median", "max"].map(|name| spread[name].as_f64().unwrap());
             assert!(min > 0.0 && min <= median && median <= max, "{workload} {stage}: {spread}");
         }
     }
-    let mut machine = shape(&report);
-    for optional in ["processor", "peak_memory_bytes"] {
-        machine.as_object_mut().unwrap().remove(optional);
+    let mut report = shape(&report);
+    for optional in ["processor", "memory_bytes"] {
+        report["machine"].as_object_mut().unwrap().remove(optional);
     }
-    snapshot("bench_shape", &serde_json::to_string_pretty(&machine).unwrap());
+    for workload in report["workloads"].as_array_mut().unwrap() {
+        workload.as_object_mut().unwrap().remove("peak_memory_bytes");
+    }
+    report["placement"] = Value::Null;
+    snapshot("bench_shape", &serde_json::to_string_pretty(&report).unwrap());
     let printed = stdout_of(vintern().args(&arguments[..1]).args(&arguments[2..]).arg(tiny_package()));
-    assert!(printed.contains("greedy, prefill") && printed.contains("2 beams, decode step"), "{printed}");
+    assert!(printed.contains("greedy: 3 tiles") && printed.contains("2 beams") && printed.contains("decode step"));
+}
+
+/// A second question computes neither the image nor its prompt again; requests side by side share a step.
+#[test]
+fn bench_measures_every_workload() {
+    let arguments = ["bench", "--json", "--workload", "all", "--tiles", "2", "--new-tokens", "3", "--repeats", "1"];
+    let report = json_of(vintern().args(arguments).arg("--model").arg(tiny_package()));
+    let workloads = report["workloads"].as_array().unwrap();
+    let find = |name: &str| workloads.iter().find(|workload| workload["name"] == name).unwrap();
+    assert_eq!(workloads.len(), 11);
+    let second = find("second-question");
+    assert_eq!(second["vision"]["max"], 0.0);
+    let number = |workload: &Value, name: &str| workload[name].as_u64().unwrap();
+    assert!(number(second, "cached_tokens") > number(find("greedy"), "prompt_tokens"), "{second}");
+    assert_eq!((number(find("tiles-12"), "tiles"), number(find("tiles-1"), "tiles")), (13, 1));
+    assert_eq!((number(find("parallel-8"), "groups"), number(find("text"), "groups")), (8, 1));
+    assert!(workloads.iter().all(|workload| workload["decode_step"]["median"].as_f64().unwrap() > 0.0));
 }
 
 #[test]
@@ -124,6 +148,7 @@ fn bench_refuses_what_it_cannot_measure() {
         ["--num-beams", "1"],
         ["--num-beams", "65"],
         ["--new-tokens", "1"],
+        ["--workload", "greedy,quick"],
     ] {
         transcript.run(&[&["bench", "--model", tiny.to_str().unwrap()], &arguments[..]].concat());
     }

@@ -28,6 +28,13 @@ pub struct LibraryOptions {
     pub log: RuntimeLog,
 }
 
+impl LibraryOptions {
+    /// Threads of the pool, the default resolved.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    }
+}
+
 /// What of ONNX Runtime's own log goes to stderr.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuntimeLog {
@@ -112,9 +119,7 @@ fn load_from(path: PathBuf, options: &LibraryOptions) -> Result<Library, GraphEr
     let load_failed = |message: String| GraphError::LibraryLoad { path: path.clone(), message };
     let failed = |error: ort::Error| load_failed(error.message().to_owned());
     let builder = ort::init_from(&path).map_err(|error| load_failed(error.to_string()))?;
-    let threads =
-        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let pool = GlobalThreadPoolOptions::default().with_intra_threads(threads).map_err(failed)?;
+    let pool = GlobalThreadPoolOptions::default().with_intra_threads(options.threads()).map_err(failed)?;
     let log = options.log;
     let environment = builder
         .with_name("vintern")

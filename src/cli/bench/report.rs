@@ -1,0 +1,246 @@
+//! What `bench` prints.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::workload::{Measured, Workload};
+use crate::cli::args::BenchArgs;
+use crate::cli::error::CliError;
+use crate::cli::output::milliseconds;
+use crate::cli::system;
+use crate::engine::{Engine, Timings};
+use crate::graph::Placement;
+use crate::graph::onnx::Library;
+
+/// What `bench --json` prints. Times are milliseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    package: String,
+    precision: Precision,
+    machine: Machine,
+    library: String,
+    placement: GraphPlacements,
+    load: f64,
+    new_tokens: u32,
+    repeats: u32,
+    workloads: Vec<WorkloadReport>,
+    /// Median step of the `beams` workload over that of `greedy`, where both were measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beam_step_ratio: Option<f64>,
+}
+
+/// What the graphs compute in.
+#[derive(Debug, Serialize)]
+struct Precision {
+    vision_encoder: String,
+    projector: String,
+    decoder: String,
+}
+
+/// Where the graphs run.
+#[derive(Debug, Serialize)]
+struct GraphPlacements {
+    vision_encoder: Placement,
+    projector: Placement,
+    decoder: Placement,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processor: Option<String>,
+    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+}
+
+/// The stages of one workload.
+#[derive(Debug, Serialize)]
+struct WorkloadReport {
+    name: String,
+    num_beams: usize,
+    /// Requests side by side; the stages are those of the last one.
+    groups: usize,
+    tiles: usize,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    vision: Spread,
+    projector: Spread,
+    prefill: Spread,
+    /// Prompt tokens that were not cached over the median prefill.
+    prefill_tokens_per_second: f64,
+    first_token: Spread,
+    decode_step: Spread,
+    steps_per_second: f64,
+    /// Of all requests together.
+    tokens_per_second: f64,
+    total: Spread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_memory_bytes: Option<u64>,
+}
+
+/// Milliseconds over the counted rounds.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
+        let mut values: Vec<f64> = durations.into_iter().map(milliseconds).collect();
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or_default();
+        let last = values.len().saturating_sub(1);
+        Self { min: at(0), median: f64::midpoint(at(last / 2), at(last.div_ceil(2))), max: at(last) }
+    }
+}
+
+impl WorkloadReport {
+    fn new(workload: &Workload, rounds: &[Measured]) -> Self {
+        let stage = |stage: fn(&Timings) -> Duration| Spread::of(rounds.iter().map(|round| stage(&round.timings)));
+        let first = rounds.first();
+        let usage = first.map(|round| round.usage).unwrap_or_default();
+        let groups = first.map_or(1, |round| round.groups);
+        let prefill = stage(|timings| timings.prefill);
+        let decode_step = Spread::of(rounds.iter().flat_map(|round| round.timings.steps.iter().copied()));
+        let steps_per_second = 1e3 / decode_step.median;
+        Self {
+            name: workload.to_string(),
+            num_beams: first.map_or(1, |round| round.num_beams),
+            groups,
+            tiles: usage.tiles,
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens,
+            vision: stage(|timings| timings.vision),
+            projector: stage(|timings| timings.projector),
+            prefill,
+            prefill_tokens_per_second: (usage.prompt_tokens - usage.cached_tokens) as f64 / (prefill.median / 1e3),
+            first_token: stage(|timings| timings.total.saturating_sub(timings.decode)),
+            decode_step,
+            steps_per_second,
+            tokens_per_second: steps_per_second * groups as f64,
+            total: Spread::of(rounds.iter().map(|round| round.total)),
+            peak_memory_bytes: rounds.iter().filter_map(|round| round.peak_memory).max(),
+        }
+    }
+
+    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let beams = if self.num_beams == 1 { String::new() } else { format!(", {} beams", self.num_beams) };
+        let groups = if self.groups == 1 { String::new() } else { format!(", {} requests side by side", self.groups) };
+        let cached =
+            if self.cached_tokens == 0 { String::new() } else { format!(", {} of them cached", self.cached_tokens) };
+        writeln!(
+            out,
+            "\n{}: {} tiles, {} prompt tokens{cached}{beams}{groups}",
+            self.name, self.tiles, self.prompt_tokens
+        )?;
+        writeln!(out, "  {:<14} {:>10} {:>10} {:>10}   milliseconds", "", "min", "median", "max")?;
+        for (stage, spread) in [
+            ("vision", self.vision),
+            ("projector", self.projector),
+            ("prefill", self.prefill),
+            ("first token", self.first_token),
+            ("decode step", self.decode_step),
+            ("whole call", self.total),
+        ] {
+            if spread.max > 0.0 {
+                writeln!(out, "  {stage:<14} {:>10.1} {:>10.1} {:>10.1}", spread.min, spread.median, spread.max)?;
+            }
+        }
+        write!(
+            out,
+            "  prefill {:.0} tokens/s, {:.2} steps/s, {:.2} tokens/s",
+            self.prefill_tokens_per_second, self.steps_per_second, self.tokens_per_second
+        )?;
+        match self.peak_memory_bytes {
+            Some(peak) => writeln!(out, ", peak memory {}", system::bytes_text(peak)),
+            None => writeln!(out),
+        }
+    }
+}
+
+impl Report {
+    /// The report of all workloads with their rounds.
+    pub(super) fn new<'a>(
+        args: &BenchArgs,
+        load: f64,
+        engine: &Engine,
+        measured: impl Iterator<Item = (&'a Workload, &'a Vec<Measured>)>,
+    ) -> Result<Self, CliError> {
+        let options = args.runtime.library_options();
+        let library = Library::load(&options)?;
+        let workloads: Vec<_> = measured.map(|(workload, rounds)| WorkloadReport::new(workload, rounds)).collect();
+        let step = |workload: Workload| {
+            let name = workload.to_string();
+            workloads.iter().find(|report| report.name == name).map(|report| report.decode_step.median)
+        };
+        let graphs = &engine.manifest().graphs;
+        let precision = |variants: &[crate::package::GraphVariant]| {
+            variants.first().map(|variant| variant.precision.clone()).unwrap_or_default()
+        };
+        let [vision_encoder, projector, decoder] = engine.model().placements().map(|(_, placement)| placement.clone());
+        Ok(Self {
+            package: args.model.display().to_string(),
+            precision: Precision {
+                vision_encoder: precision(&graphs.vision_encoder),
+                projector: precision(&graphs.projector),
+                decoder: precision(&graphs.decoder),
+            },
+            machine: Machine {
+                processor: system::processor(),
+                threads: options.threads(),
+                memory_bytes: system::memory().map(|(total, _)| total),
+            },
+            library: format!("ONNX Runtime {}", library.version()),
+            placement: GraphPlacements { vision_encoder, projector, decoder },
+            load,
+            new_tokens: args.new_tokens,
+            repeats: args.repeats,
+            beam_step_ratio: step(Workload::Beams).zip(step(Workload::Greedy)).map(|(beams, greedy)| beams / greedy),
+            workloads,
+        })
+    }
+
+    /// Prints the report for people.
+    pub(super) fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let Precision { vision_encoder, projector, decoder } = &self.precision;
+        writeln!(
+            out,
+            "package    {} (vision {vision_encoder}, projector {projector}, decoder {decoder})",
+            self.package
+        )?;
+        let Machine { processor, threads, .. } = &self.machine;
+        writeln!(out, "processor  {}, {threads} threads", processor.as_deref().unwrap_or("unknown"))?;
+        writeln!(out, "library    {}", self.library)?;
+        writeln!(out, "decoder    {}", self.placement.decoder)?;
+        writeln!(out, "load       {:.1} s", self.load / 1e3)?;
+        writeln!(
+            out,
+            "rounds     {}, after one that is not counted; {} new tokens a call",
+            self.repeats, self.new_tokens
+        )?;
+        for workload in &self.workloads {
+            workload.print(out)?;
+        }
+        if let Some(ratio) = self.beam_step_ratio {
+            writeln!(out, "\na step of beams costs {ratio:.2} times a greedy step")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_names_the_middle() {
+        let spread = |milliseconds: &[u64]| Spread::of(milliseconds.iter().map(|ms| Duration::from_millis(*ms)));
+        assert_eq!((spread(&[3, 1, 2]).min, spread(&[3, 1, 2]).median, spread(&[3, 1, 2]).max), (1.0, 2.0, 3.0));
+        assert!((spread(&[1, 2]).median - 1.5).abs() < 1e-9);
+    }
+}
