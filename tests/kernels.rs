@@ -1,10 +1,10 @@
-//! Products with block-quantised matrices: against the definition in double precision, and one way of computing against
-//! the other.
+//! Products with block-quantised matrices, and attention: against the definition in double precision, and one way of
+//! computing against the other.
 
 use std::convert::Infallible;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use vintern::kernels::{BlockFormat, BlockMatrix, BlockProduct, FormatError, Tasks};
+use vintern::kernels::{AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, FormatError, Tasks};
 
 const FORMATS: [(usize, usize); 4] = [(4, 32), (4, 64), (4, 128), (8, 128)];
 /// Outputs and inputs: whole strips and groups, and all kinds of remainders.
@@ -177,4 +177,121 @@ fn what_there_is_no_kernel_for_is_refused() {
     assert_eq!(matrix(95, 6, 3), size("codes", 95, 96));
     assert_eq!(matrix(96, 5, 3), size("scales", 5, 6));
     assert_eq!(matrix(96, 6, 4), size("zero points", 4, 3));
+}
+
+/// Queries, keys, values and biases of an attention.
+struct Attention {
+    shape: AttentionShape,
+    tensors: [Vec<f32>; 3],
+    bias: Option<Vec<f32>>,
+    scale: Option<f32>,
+}
+
+impl Attention {
+    /// Keys and values have a mean far from 0, as those of trained networks do.
+    fn random(random: &mut StdRng, (batch, positions, heads, head_size): (usize, usize, usize, usize)) -> Self {
+        let shape = AttentionShape { batch, positions, heads, head_size };
+        let mut tensor = |factor: f32, mean: f32| {
+            let values = random_values(random, shape.len());
+            values.into_iter().map(|value| value * factor + mean).collect()
+        };
+        let tensors = [tensor(2.0, 0.1), tensor(2.0, 5.0), tensor(1.0, -3.0)];
+        Self { shape, tensors, bias: Some(random_values(random, 3 * shape.width())), scale: None }
+    }
+
+    fn inputs(&self) -> AttentionInputs<'_> {
+        let [query, key, value] = &self.tensors;
+        AttentionInputs { query, key, value, bias: self.bias.as_deref() }
+    }
+
+    fn found(&self, product: BlockProduct) -> Vec<f32> {
+        let mut out = vec![f32::NAN; self.shape.len()];
+        let Ok(()) = product.attention(self.shape, self.inputs(), self.scale, &mut out, &Backwards);
+        out
+    }
+
+    /// Query (0), key (1) or value (2) with its bias.
+    fn value(&self, part: usize, sequence: usize, position: usize, channel: usize) -> f64 {
+        let width = self.shape.width();
+        let value = self.tensors[part][(sequence * self.shape.positions + position) * width + channel];
+        f64::from(value) + self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[part * width + channel]))
+    }
+
+    /// softmax(q k / sqrt(d)) v of one head at one position, and the mean of the values.
+    fn expected(&self, sequence: usize, head: usize, position: usize) -> (Vec<f64>, Vec<f64>) {
+        let AttentionShape { positions, head_size, .. } = self.shape;
+        let channels = head * head_size..(head + 1) * head_size;
+        let scale = self.scale.map_or((head_size as f64).sqrt().recip(), f64::from);
+        let score = |key: usize| {
+            let term = |c| self.value(0, sequence, position, c) * self.value(1, sequence, key, c);
+            channels.clone().map(term).sum::<f64>() * scale
+        };
+        let scores: Vec<f64> = (0..positions).map(score).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let sum: f64 = powers.iter().sum();
+        let mix = |weight: &dyn Fn(usize) -> f64| {
+            let channel = |c| (0..positions).map(|key| weight(key) * self.value(2, sequence, key, c)).sum();
+            channels.clone().map(channel).collect()
+        };
+        (mix(&|key| powers[key] / sum), mix(&|_| 1.0 / positions as f64))
+    }
+}
+
+/// The error is that of rounding to 8 bits, measured against what attention adds to the mean of the values.
+#[test]
+fn attention_is_its_definition() {
+    let Some(fast) = fast() else { return };
+    let mut random = StdRng::seed_from_u64(5);
+    for size in [
+        (2, 65, 3, 32),
+        (1, 1, 1, 16),
+        (1, 17, 2, 16),
+        (1, 130, 2, 96),
+        (1, 66, 2, 128),
+        (2, 260, 1, 64),
+        (1, 33, 3, 20),
+    ] {
+        let mut attention = Attention::random(&mut random, size);
+        for (bias, scale) in [(true, None), (false, Some(0.3))] {
+            if !bias {
+                attention.bias = None;
+            }
+            attention.scale = scale;
+            let found = attention.found(fast);
+            let (mut error, mut reference) = (0.0, 0.0);
+            let AttentionShape { batch, positions, heads, head_size } = attention.shape;
+            for (sequence, position, head) in
+                (0..batch).flat_map(|b| (0..positions).flat_map(move |p| (0..heads).map(move |h| (b, p, h))))
+            {
+                let (expected, mean) = attention.expected(sequence, head, position);
+                let start = ((sequence * positions + position) * heads + head) * head_size;
+                for ((found, expected), mean) in found[start..].iter().zip(expected).zip(mean) {
+                    error += (f64::from(*found) - expected).powi(2);
+                    reference += (expected - mean).powi(2);
+                }
+            }
+            let relative = (error / reference.max(1e-6)).sqrt();
+            assert!(relative < 0.025, "{size:?}, bias {bias}: {relative}");
+        }
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_shows() {
+    let Some(fast) = fast() else { return };
+    for part in 0..2 {
+        let mut attention = Attention::random(&mut StdRng::seed_from_u64(6), (1, 40, 2, 32));
+        attention.tensors[part][5 * 64 + 3] = f32::NAN;
+        let found = attention.found(fast);
+        assert!(found[5 * 64..5 * 64 + 32].iter().all(|value| value.is_nan()), "part {part}");
+        assert!(found[32..64].iter().all(|value| value.is_finite()), "the other head knows nothing of it");
+    }
+}
+
+#[test]
+fn head_sizes_there_is_no_kernel_for() {
+    let shape = |head_size| AttentionShape { batch: 1, positions: 2, heads: 1, head_size };
+    assert!([1, 16, 72, 128].into_iter().all(|size| shape(size).is_supported()));
+    assert!(![0, 129].into_iter().any(|size| shape(size).is_supported()));
 }

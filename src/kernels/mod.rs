@@ -8,6 +8,7 @@
 //! [`BlockProduct::detect`] says whether this processor has the instructions.
 
 mod activations;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod matrix;
@@ -15,6 +16,7 @@ mod portable;
 mod product;
 
 pub use activations::Activations;
+pub use attention::{AttentionInputs, AttentionShape};
 pub use matrix::{BlockFormat, BlockMatrix, FormatError};
 pub use product::{BlockProduct, Tasks};
 

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 use super::activations::{CodeForm, GroupMut};
 use super::{Activations, BlockMatrix, GROUP, STRIP, portable};
 
-/// Rows of one piece of work.
-const ROWS: usize = 256;
+/// Most rows of one piece of work.
+const ROWS: usize = 384;
 
 /// Rows that are rounded in one piece of work.
 const ROUNDED_ROWS: usize = 16;
@@ -111,9 +111,9 @@ impl BlockProduct {
         let rows = values.len() / matrix.inputs;
         activations.resize(rows, matrix.inputs, matrix.format, self.code_form(rows));
         let blocks = matrix.format.blocks_per_group();
-        let codes = Shared(activations.codes.as_mut_ptr());
-        let scales = Shared(activations.scales.as_mut_ptr());
-        let sums = Shared(activations.negated_sums.as_mut_ptr());
+        let codes = Shared::new(&mut activations.codes);
+        let scales = Shared::new(&mut activations.scales);
+        let sums = Shared::new(&mut activations.negated_sums);
         let kept = &*activations;
         tasks.run(rows.div_ceil(ROUNDED_ROWS), &|task| {
             for row in (task * ROUNDED_ROWS..rows).take(ROUNDED_ROWS) {
@@ -152,19 +152,21 @@ impl BlockProduct {
     ) -> Result<(), T::Error> {
         let rows = activations.rows;
         let strips = matrix.outputs.div_ceil(STRIP);
-        let out = Shared(out.as_mut_ptr());
-        tasks.run(strips * rows.div_ceil(ROWS), &|task| {
+        let out = Shared::new(out);
+        let pieces = rows.div_ceil(ROWS);
+        tasks.run(strips * pieces, &|task| {
             let first = task % strips * STRIP;
-            let start = task / strips * ROWS;
-            let rows = start..rows.min(start + ROWS);
-            let width = STRIP.min(matrix.outputs - first);
+            let piece = task / strips;
+            let rows = rows * piece / pieces..rows * (piece + 1) / pieces;
             match self.0 {
                 Instructions::Portable => {
-                    for row in rows.clone() {
+                    let width = STRIP.min(matrix.outputs - first);
+                    for row in rows {
                         // SAFETY: the part of this task and no other.
                         let out = unsafe { out.part(row * matrix.outputs + first, width) };
                         for (index, out) in out.iter_mut().enumerate() {
-                            *out = portable::output(activations, row, matrix, first + index);
+                            let bias = bias.map_or(0.0, |bias| bias[first + index]);
+                            *out = portable::output(activations, row, matrix, first + index) + bias;
                         }
                     }
                 }
@@ -175,15 +177,8 @@ impl BlockProduct {
                     }
                     // SAFETY: `detect` found the instructions; this task has its part of the output to itself.
                     SCRATCH.with_borrow_mut(|scratch| unsafe {
-                        super::avx512::strip(activations, rows.clone(), matrix, first, out.0, scratch);
+                        super::avx512::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
                     });
-                }
-            }
-            if let Some(bias) = bias {
-                for row in rows {
-                    // SAFETY: as above.
-                    let out = unsafe { out.part(row * matrix.outputs + first, width) };
-                    out.iter_mut().zip(&bias[first..]).for_each(|(out, bias)| *out += bias);
                 }
             }
         })
@@ -191,7 +186,7 @@ impl BlockProduct {
 }
 
 /// A pointer into memory of which every task touches its own part.
-struct Shared<T>(*mut T);
+pub(super) struct Shared<T>(*mut T);
 
 // SAFETY: whoever asks for a part vouches that no other task has it.
 unsafe impl<T: Send> Sync for Shared<T> {}
@@ -199,6 +194,16 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Shared<T> {
+    /// The memory of a slice.
+    pub(super) fn new(slice: &mut [T]) -> Self {
+        Self(slice.as_mut_ptr())
+    }
+
+    /// Where it begins.
+    pub(super) fn pointer(&self) -> *mut T {
+        self.0
+    }
+
     /// A part of the memory.
     ///
     /// # Safety

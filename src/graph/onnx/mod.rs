@@ -4,7 +4,7 @@
 
 mod cached;
 mod library;
-mod matmul_nbits;
+mod operators;
 mod session;
 
 pub use cached::{CacheDtype, CacheLayout, OnnxCachedGraph};

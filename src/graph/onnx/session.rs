@@ -10,7 +10,7 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
-use super::{Library, matmul_nbits};
+use super::{Library, operators};
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
 use crate::kernels::{BlockFormat, BlockProduct};
 use crate::package::{Axis, GraphVariant, Quantisation, TensorEntry};
@@ -143,7 +143,7 @@ fn open_session(
         .map_err(|error| failed(error.message()))?;
     let mut builder = source.providers.register(builder).map_err(|error| failed(error.message()))?;
     if let Some(product) = kernels {
-        let domain = matmul_nbits::domain(product).map_err(|error| failed(error.message()))?;
+        let domain = operators::domain(product).map_err(|error| failed(error.message()))?;
         builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
     }
     builder.commit_from_file(&source.file).map_err(|error| failed(error.message()))

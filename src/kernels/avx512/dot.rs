@@ -1,10 +1,11 @@
 //! Few rows: sums along the inputs, codes read as they lie.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
@@ -21,16 +22,17 @@ pub(super) unsafe fn outputs<const BITS: usize, const BLOCK_LANES: usize>(
     mut rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
     first: usize,
+    added: &[f32; LANES],
     out: *mut f32,
 ) {
     while !rows.is_empty() {
         // SAFETY: as the caller vouches.
         let done = unsafe {
             match rows.len() {
-                1 => some_rows::<1, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, out),
-                2 => some_rows::<2, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, out),
-                3 => some_rows::<3, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, out),
-                _ => some_rows::<4, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, out),
+                1 => some_rows::<1, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, added, out),
+                2 => some_rows::<2, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, added, out),
+                3 => some_rows::<3, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, added, out),
+                _ => some_rows::<4, BITS, BLOCK_LANES>(activations, rows.start, matrix, first, added, out),
             }
         };
         rows.start += done;
@@ -44,6 +46,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
     row: usize,
     matrix: &BlockMatrix<'_>,
     first: usize,
+    added: &[f32; LANES],
     out: *mut f32,
 ) -> usize {
     let blocks_per_group = LANES / BLOCK_LANES;
@@ -83,7 +86,10 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
     let mask = ((1u32 << (matrix.outputs - first).min(LANES)) - 1) as u16;
     for (r, total) in totals.into_iter().enumerate() {
         // SAFETY: `out` has a place for each of the rows, and the mask ends at its width.
-        unsafe { _mm512_mask_storeu_ps(out.add((row + r) * matrix.outputs + first), mask, total) };
+        unsafe {
+            let total = _mm512_add_ps(total, _mm512_loadu_ps(added.as_ptr()));
+            _mm512_mask_storeu_ps(out.add((row + r) * matrix.outputs + first), mask, total);
+        }
     }
     ROWS
 }

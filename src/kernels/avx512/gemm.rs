@@ -59,6 +59,7 @@ pub(super) unsafe fn strip<const BITS: usize, const BLOCK_LANES: usize>(
     rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
     first: usize,
+    added: &[f32; STRIP],
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
@@ -80,7 +81,8 @@ pub(super) unsafe fn strip<const BITS: usize, const BLOCK_LANES: usize>(
         }
     }
     let width = STRIP.min(matrix.outputs - first);
-    for (row, totals) in rows.zip(&scratch.totals) {
+    for (row, totals) in rows.zip(&mut scratch.totals) {
+        totals.iter_mut().zip(added).for_each(|(total, added)| *total += added);
         // SAFETY: `out` has a place for the row, and `width` ends at its end.
         unsafe { std::ptr::copy_nonoverlapping(totals.as_ptr(), out.add(row * matrix.outputs + first), width) };
     }

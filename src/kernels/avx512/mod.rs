@@ -4,6 +4,7 @@
 //! codes of a strip of outputs into a panel once and uses it for all rows. Both find the same integers and apply scales in
 //! the same order, so their results are equal.
 
+mod attention;
 mod dot;
 mod gemm;
 mod quantise;
@@ -18,6 +19,7 @@ use std::ops::Range;
 use super::activations::CodeForm;
 use super::{Activations, BlockMatrix, STRIP};
 
+pub(super) use attention::{Scratch as AttentionScratch, attention};
 pub(super) use quantise::quantise;
 
 /// 32-bit lanes of a register.
@@ -57,29 +59,38 @@ pub(super) unsafe fn strip(
     rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
     first: usize,
+    bias: Option<&[f32]>,
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
+    // 0 where there is none.
+    let mut added = [0.0; STRIP];
+    if let Some(bias) = bias {
+        let width = STRIP.min(matrix.outputs - first);
+        added[..width].copy_from_slice(&bias[first..][..width]);
+    }
     let lanes_per_block = LANES * matrix.format.block_size() / super::GROUP;
     if activations.code_form == CodeForm::Unsigned {
         // SAFETY: as the caller vouches.
         return unsafe {
             match (matrix.format.bits(), lanes_per_block) {
-                (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, out, &mut scratch.0),
-                (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, out, &mut scratch.0),
-                (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, out, &mut scratch.0),
-                _ => gemm::strip::<8, 16>(activations, rows, matrix, first, out, &mut scratch.0),
+                (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                _ => gemm::strip::<8, 16>(activations, rows, matrix, first, &added, out, &mut scratch.0),
             }
         };
     }
-    for first in (first..matrix.outputs.min(first + STRIP)).step_by(LANES) {
+    let (added, _) = added.as_chunks::<LANES>();
+    let firsts = (first..matrix.outputs.min(first + STRIP)).step_by(LANES);
+    for (first, added) in firsts.zip(added) {
         // SAFETY: as the caller vouches.
         unsafe {
             match (matrix.format.bits(), lanes_per_block) {
-                (4, 4) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, out),
-                (4, 8) => dot::outputs::<4, 8>(activations, rows.clone(), matrix, first, out),
-                (4, _) => dot::outputs::<4, 16>(activations, rows.clone(), matrix, first, out),
-                _ => dot::outputs::<8, 16>(activations, rows.clone(), matrix, first, out),
+                (4, 4) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, added, out),
+                (4, 8) => dot::outputs::<4, 8>(activations, rows.clone(), matrix, first, added, out),
+                (4, _) => dot::outputs::<4, 16>(activations, rows.clone(), matrix, first, added, out),
+                _ => dot::outputs::<8, 16>(activations, rows.clone(), matrix, first, added, out),
             }
         }
     }

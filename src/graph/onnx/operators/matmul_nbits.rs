@@ -1,0 +1,101 @@
+//! `MatMulNBits`.
+
+use ort::operator::ShapeInferenceContext;
+use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
+use ort::value::TensorElementType;
+
+use super::{Pool, optional, required, set_output, values};
+use crate::kernels::{BlockFormat, BlockMatrix, BlockProduct, FormatError};
+
+const NAME: &str = "MatMulNBits";
+
+/// Inputs in the order of the operator's schema.
+mod input {
+    pub const ACTIVATIONS: usize = 0;
+    pub const CODES: usize = 1;
+    pub const SCALES: usize = 2;
+    pub const ZERO_POINTS: usize = 3;
+    pub const GROUP_INDEX: usize = 4;
+    pub const BIAS: usize = 5;
+}
+
+pub(super) struct MatMulNBits(pub BlockProduct);
+
+impl Operator for MatMulNBits {
+    type Kernel<'attr> = MatMulNBitsKernel;
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        [
+            OperatorInput::required(TensorElementType::Float32),
+            OperatorInput::required(TensorElementType::Uint8),
+            OperatorInput::required(TensorElementType::Float32),
+            OperatorInput::optional(TensorElementType::Uint8),
+            OperatorInput::optional(TensorElementType::Int32),
+            OperatorInput::optional(TensorElementType::Float32),
+        ]
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        [OperatorOutput::required(TensorElementType::Float32)]
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let attribute = |name: &str| {
+            let value = context.get::<i64>(name).and_then(|value| usize::try_from(value).ok());
+            value.ok_or_else(|| ort::Error::new(format!("{NAME} has no usable attribute {name}")))
+        };
+        // The schema's default; exporters leave it out.
+        let bits = attribute("bits").unwrap_or(4);
+        let format = BlockFormat::new(bits, attribute("block_size")?).map_err(refused)?;
+        let (outputs, inputs) = (attribute("N")?, attribute("K")?);
+        Ok(MatMulNBitsKernel { product: self.0, format, outputs, inputs })
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let outputs = context.attr("N")?;
+        set_output(context, Some(outputs))
+    }
+}
+
+pub(super) struct MatMulNBitsKernel {
+    product: BlockProduct,
+    format: BlockFormat,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Kernel for MatMulNBitsKernel {
+    fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        let (codes, scales) = (required(context, NAME, input::CODES)?, required(context, NAME, input::SCALES)?);
+        let (zero_points, bias) = (optional(context, input::ZERO_POINTS)?, optional(context, input::BIAS)?);
+        if optional(context, input::GROUP_INDEX)?.is_some() {
+            return Err(ort::Error::new(format!("{NAME} with a group index is not supported")));
+        }
+        let zero_points = zero_points.as_ref().map(values::<u8>).transpose()?;
+        let bias = bias.as_ref().map(values::<f32>).transpose()?;
+        let size = (self.outputs, self.inputs);
+        let matrix =
+            BlockMatrix::new(self.format, size, values(&codes)?, values(&scales)?, zero_points).map_err(refused)?;
+        let activations = required(context, NAME, input::ACTIVATIONS)?;
+        let (shape, activations) = activations.try_extract_tensor::<f32>()?;
+        let mut shape = shape.to_vec();
+        if shape.last() != Some(&(self.inputs as i64)) {
+            let message = format!("{NAME} of {} inputs was given {shape:?}", self.inputs);
+            return Err(ort::Error::new(message));
+        }
+        if let Some(width) = shape.last_mut() {
+            *width = self.outputs as i64;
+        }
+        let mut output = context.output(0, shape)?.ok_or_else(|| ort::Error::new(format!("{NAME} has no output")))?;
+        let (_, output) = output.try_extract_tensor_mut::<f32>()?;
+        self.product.run(activations, &matrix, bias, output, &Pool(context))
+    }
+}
+
+fn refused(error: FormatError) -> ort::Error {
+    ort::Error::new(error.to_string())
+}

@@ -1,0 +1,80 @@
+//! Our kernels in the place of ONNX Runtime's own.
+//!
+//! An operator that is registered with a session comes before the built-in one of the same domain and name: a session that
+//! [`domain`] was added to runs the graph's `MatMulNBits` and `MultiHeadAttention` nodes with [`crate::kernels`]. The graph
+//! does not change.
+
+mod matmul_nbits;
+mod multi_head_attention;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};
+use ort::value::{PrimitiveTensorElementType, SymbolicDimensions, TensorElementType, ValueRef, ValueType};
+
+use crate::kernels::{BlockProduct, Tasks};
+
+/// Domain of the operators.
+const DOMAIN: &str = "com.microsoft";
+
+/// The operators, to be added to a session.
+///
+/// # Errors
+/// What ONNX Runtime says when it does not take them.
+pub(super) fn domain(product: BlockProduct) -> ort::Result<OperatorDomain> {
+    let domain = OperatorDomain::new(DOMAIN)?.add(matmul_nbits::MatMulNBits(product))?;
+    domain.add(multi_head_attention::MultiHeadAttention(product))
+}
+
+/// ONNX Runtime's threads.
+struct Pool<'a>(&'a ComputeContext);
+
+impl Tasks for Pool<'_> {
+    type Error = ort::Error;
+
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
+        if count == 1 {
+            task(0);
+            return Ok(());
+        }
+        // As many batches as tasks: a thread that is done takes the next.
+        self.0.par_for(count, count, task)
+    }
+}
+
+/// An input that must be there.
+fn required<'a>(context: &'a ComputeContext, operator: &str, index: usize) -> ort::Result<ValueRef<'a>> {
+    optional(context, index)?.ok_or_else(|| ort::Error::new(format!("{operator} lacks input {index}")))
+}
+
+/// An input that may be left out: by ending the list before it, or by an empty name.
+fn optional(context: &ComputeContext, index: usize) -> ort::Result<Option<ValueRef<'_>>> {
+    if index < context.num_inputs()? { context.input(index) } else { Ok(None) }
+}
+
+fn values<'a, T: PrimitiveTensorElementType>(value: &'a ValueRef<'_>) -> ort::Result<&'a [T]> {
+    Ok(value.try_extract_tensor::<T>()?.1)
+}
+
+/// Sets the shape of the first output: that of the first input, with a last axis of `width` where there is one.
+fn set_output(context: &mut ShapeInferenceContext, width: Option<i64>) -> ort::Result<()> {
+    /// Names given to axes that had none.
+    static UNNAMED: AtomicU64 = AtomicU64::new(0);
+    let inputs = context.inputs();
+    let Some(ValueType::Tensor { shape, dimension_symbols, .. }) = inputs.first() else {
+        return Ok(());
+    };
+    let (mut shape, mut symbols) = (shape.clone(), dimension_symbols.to_vec());
+    for (size, symbol) in shape.iter().zip(&mut symbols) {
+        if *size < 0 && symbol.is_empty() {
+            // A size without a name would reach the graph as -1, which its own shape inference takes for a number.
+            *symbol = format!("unnamed_{}", UNNAMED.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+    if let (Some(width), Some(size), Some(symbol)) = (width, shape.last_mut(), symbols.last_mut()) {
+        *size = width;
+        symbol.clear();
+    }
+    let dimension_symbols = SymbolicDimensions::new(symbols);
+    context.set_output(0, &ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
+}
