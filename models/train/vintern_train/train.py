@@ -91,6 +91,7 @@ STAGES = (
         guide_weight=1.0,
     ),
     Stage("whole", steps=3300, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
+    Stage("longer", steps=2600, batch=16, lr=1e-3, final_lr=2e-5, decay=0.8, receipts=0.45),
 )
 
 
