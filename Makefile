@@ -16,6 +16,16 @@ $(VENV)/.ready: export/pyproject.toml export/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint export/constraints.txt --editable 'export[dev]'
 	touch $@
 
+# A second ONNX Runtime library, which holds the OpenVINO provider: the tests swap providers for real. Its wheels are for
+# Linux and Windows on x86-64; elsewhere those tests are skipped. It has a folder of its own because its module has the
+# same name as the first one's.
+OPENVINO := onnxruntime-openvino==1.24.1
+$(VENV)/.openvino: $(VENV)/.ready
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/openvino $(OPENVINO); \
+	fi
+	touch $@
+
 # Asks the bundled model about the bundled receipt; the times are printed apart, set-up with its downloads and builds first.
 RECEIPT := models/demo/receipt.png
 ask = printf '\nimage     %s\nquestion  %s\npreset    %s\n\n' $(RECEIPT) '$(2)' $(1) && \
@@ -50,7 +60,7 @@ $(TRAIN)/.ready: models/train/requirements.txt
 
 test: test-rust test-python
 
-test-rust: $(VENV)/.ready
+test-rust: $(VENV)/.ready $(VENV)/.openvino
 	rm -rf target/tmp/packages
 	cargo test --all-targets
 	cargo test --doc

@@ -6,9 +6,9 @@ use vintern::engine::{Engine, EngineConfig, Event, Request, TiledImage};
 use vintern::generate::{GenerationSettings, Strategy};
 use vintern::graph::Interrupt;
 use vintern::graph::onnx::{Library, LibraryOptions};
-use vintern::model::ComponentProviders;
 use vintern::package::Package;
 use vintern::preprocess::{DecodeOptions, TilingOptions};
+use vintern::provider::ComponentProviders;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -60,9 +60,13 @@ pub(super) enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeArgs {
-    /// Execution providers in order of preference, with options, such as cpu or cpu:arena=false
-    #[arg(long, value_name = "LIST", default_value = "cpu")]
+    /// Execution providers in order of preference, with options, such as "cuda:device=1;cpu"; for each graph apart as
+    /// "vision=tensorrt;cuda,decoder=cuda"
+    #[arg(long, value_name = "LIST", default_value = "cpu", env = "VINTERN_PROVIDER", hide_env_values = true)]
     pub(super) provider: String,
+    /// Refuse a graph of which any node runs on the CPU provider though another was asked for
+    #[arg(long)]
+    pub(super) strict: bool,
     /// ONNX Runtime library [default: ORT_DYLIB_PATH, else beside the program, in .venv or the system's]
     #[arg(long, value_name = "PATH")]
     pub(super) ort_library: Option<PathBuf>,

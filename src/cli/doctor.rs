@@ -12,8 +12,9 @@ use super::settings::{ListedPreset, Presets};
 use super::{system, with_causes};
 use crate::graph::Placement;
 use crate::graph::onnx::Library;
-use crate::model::{ComponentProviders, Model};
+use crate::model::Model;
 use crate::package::{Component, Package};
+use crate::provider::ComponentProviders;
 
 /// What `doctor --json` prints.
 #[derive(Debug, Serialize)]
@@ -181,6 +182,10 @@ fn check_graphs(library: &Library, providers: &ComponentProviders, package: &Pac
     match loaded {
         Ok(model) => {
             for (component, placement) in model.placements() {
+                for skipped in &placement.skipped {
+                    let detail = format!("{} is not used: {}", skipped.provider, skipped.reason);
+                    report.checks.push(Check::warning("provider", detail));
+                }
                 report.checks.push(Check::ok(component.name(), placement.to_string()));
                 report.placement.push(GraphPlacement { graph: component.name(), providers: placement.clone() });
             }

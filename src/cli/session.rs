@@ -10,8 +10,8 @@ use super::read_file;
 use super::settings::ImageOptions;
 use crate::engine::{Engine, EngineConfig, TiledImage};
 use crate::graph::onnx::Library;
-use crate::model::ComponentProviders;
 use crate::package::Package;
+use crate::provider::ComponentProviders;
 
 /// Loads the engine of a package.
 ///
@@ -29,6 +29,7 @@ pub(super) fn load_engine(
     });
     progress.clear();
     let engine = loaded?;
+    report_skipped(&engine);
     if runtime.verbose > 0 {
         report_placement(&engine, &library);
     }
@@ -47,6 +48,17 @@ pub(super) fn load_image(file: &Path, options: &ImageOptions, progress: &Progres
         progress.warn(&format!("{}: in this coding of its samples the reference reads other pixels", file.display()));
     }
     Ok(image)
+}
+
+/// One line for each provider that was asked for and is not used; the same line once.
+fn report_skipped(engine: &Engine) {
+    let mut told = Vec::new();
+    for skipped in engine.model().placements().iter().flat_map(|(_, placement)| &placement.skipped) {
+        if !told.contains(&skipped) {
+            note(&format!("provider {} is not used: {}", skipped.provider, skipped.reason));
+            told.push(skipped);
+        }
+    }
 }
 
 fn report_placement(engine: &Engine, library: &Library) {

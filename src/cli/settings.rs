@@ -11,10 +11,10 @@ use super::error::CliError;
 use crate::engine::EngineConfig;
 use crate::generate::{BeamSearch, EarlyStopping, GenerationSettings, Sampling, Strategy};
 use crate::graph::onnx::{LibraryOptions, RuntimeLog};
-use crate::model::ComponentProviders;
 use crate::package::Package;
 use crate::preprocess::{DecodeOptions, Orientation, TilingOptions};
 use crate::prompt::{Template, Turn};
+use crate::provider::ComponentProviders;
 
 use presets::{ChosenPresets, PresetValues};
 pub(super) use presets::{ListedPreset, Presets};
@@ -211,7 +211,7 @@ impl RuntimeArgs {
     /// # Errors
     /// [`CliError::Provider`] for a spec that cannot be honoured.
     pub(super) fn providers(&self) -> Result<ComponentProviders, CliError> {
-        Ok(ComponentProviders::all(&self.provider.parse()?))
+        Ok(ComponentProviders { strict: self.strict, ..self.provider.parse()? })
     }
 }
 

@@ -27,9 +27,10 @@ use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 use crate::generate::{Advance, NextRow, SearchError};
 use crate::graph::Interrupt;
 use crate::graph::onnx::Library;
-use crate::model::{ComponentProviders, Model, ModelError};
+use crate::model::{Model, ModelError};
 use crate::package::{Component, Manifest, Package};
 use crate::prompt::{Template, TokenRoles, Tokenizer};
+use crate::provider::ComponentProviders;
 
 pub use error::EngineError;
 pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledImage, Timings, Usage};

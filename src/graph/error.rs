@@ -86,6 +86,55 @@ pub enum GraphError {
         /// The first difference.
         difference: String,
     },
+    /// A provider cannot be had.
+    #[error("the execution provider {provider} cannot be had: {message}\nhint: {how_to_get}")]
+    ProviderUnavailable {
+        /// Its name in the spec.
+        provider: String,
+        /// What the runtime said.
+        message: String,
+        /// How to get it.
+        how_to_get: String,
+    },
+    /// A provider is there and cannot load the graph.
+    #[error(
+        "{} could not be loaded on {provider}: {message}\nhint: a list such as {provider};cpu goes on with the next provider",
+        file.display()
+    )]
+    ProviderLoad {
+        /// Its name in the spec.
+        provider: String,
+        /// The graph.
+        file: PathBuf,
+        /// What the runtime said.
+        message: String,
+    },
+    /// A provider is there and takes nothing of the graph.
+    #[error(
+        "{provider} takes no node of {}; they would all run elsewhere: {placement}\nhint: a list such as {provider};cpu goes on with the next provider",
+        file.display()
+    )]
+    NoNodes {
+        /// Its name in the spec.
+        provider: String,
+        /// The graph.
+        file: PathBuf,
+        /// Where the nodes would run.
+        placement: String,
+    },
+    /// Nodes run on the CPU provider that were not to.
+    #[error(
+        "{provider} leaves nodes of {} to the CPU provider: {operators}\nhint: without --strict they run there",
+        file.display()
+    )]
+    FellToCpu {
+        /// The provider that was to run all of them.
+        provider: String,
+        /// The graph.
+        file: PathBuf,
+        /// How many nodes of each operator.
+        operators: String,
+    },
     /// Kernels were asked for that cannot run the graph.
     #[error(
         "the kernels asked for (kernels=vintern) cannot run {}: {reason}\nhint: kernels=auto takes ONNX Runtime's own where they are needed",
@@ -130,4 +179,16 @@ pub enum GraphError {
     /// The run was stopped on request.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl GraphError {
+    /// Whether another provider may do better.
+    pub(super) fn is_of_provider(&self) -> bool {
+        matches!(self, Self::ProviderUnavailable { .. } | Self::ProviderLoad { .. } | Self::NoNodes { .. })
+    }
+
+    /// The message without its hint.
+    pub(super) fn reason(&self) -> String {
+        self.to_string().split("\nhint: ").next().unwrap_or_default().to_owned()
+    }
 }

@@ -12,6 +12,18 @@ pub struct Placement {
     /// The kernels of this crate that run the quantised matrices, where they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<&'static str>,
+    /// Providers of the list that come before the one that is used, and why they are not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedProvider>,
+}
+
+/// A provider that was asked for and is not used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SkippedProvider {
+    /// Its name in the spec.
+    pub provider: String,
+    /// Why it is not used.
+    pub reason: String,
 }
 
 /// The nodes one execution provider was given.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::graph::onnx::{CacheDtype, CacheLayout, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
 use crate::graph::{GraphError, Placement};
 use crate::package::{Architecture, Component, GraphVariant, Package};
-use crate::provider::ProviderList;
+use crate::provider::ComponentProviders;
 
 pub use decoder::Decoder;
 pub use embeddings::EmbeddingTable;
@@ -72,33 +72,6 @@ pub struct Model {
     pub decoder: Decoder,
 }
 
-/// Execution providers of each graph.
-#[derive(Clone, Debug, Default)]
-pub struct ComponentProviders {
-    /// For the vision encoder.
-    pub vision_encoder: ProviderList,
-    /// For the projector.
-    pub projector: ProviderList,
-    /// For the decoder.
-    pub decoder: ProviderList,
-}
-
-impl ComponentProviders {
-    /// The same list for every graph.
-    pub fn all(providers: &ProviderList) -> Self {
-        Self { vision_encoder: providers.clone(), projector: providers.clone(), decoder: providers.clone() }
-    }
-
-    /// The list of one graph.
-    pub fn of(&self, component: Component) -> &ProviderList {
-        match component {
-            Component::VisionEncoder => &self.vision_encoder,
-            Component::Projector => &self.projector,
-            Component::Decoder => &self.decoder,
-        }
-    }
-}
-
 impl Model {
     /// Loads every graph of a package. `progress` is told which graph comes next.
     ///
@@ -116,7 +89,12 @@ impl Model {
             progress(component);
             let variant = choose_variant(package, component)?;
             let file = variant.files.first().map(|file| package.path(file)).unwrap_or_default();
-            Ok::<_, ModelError>(GraphSource { file, variant, providers: providers.of(component) })
+            Ok::<_, ModelError>(GraphSource {
+                file,
+                variant,
+                providers: providers.of(component),
+                strict: providers.strict,
+            })
         };
         let encoder = OnnxGraph::load(library, &source(Component::VisionEncoder)?)?;
         let projector = OnnxGraph::load(library, &source(Component::Projector)?)?;

@@ -68,7 +68,8 @@ fn what_fails_is_named_and_the_rest_still_looked_at() {
         (vec!["--ort-library", "/nowhere.so", "--model", tiny.to_str().unwrap()], vec!["library"], 3),
         (vec!["--model", copy.folder().to_str().unwrap()], vec!["package"], 2),
         (vec!["--ort-library", "/nowhere.so", "--model", "/nowhere"], vec!["library", "package"], 3),
-        (vec!["--provider", "cuda"], vec!["--provider"], 2),
+        (vec!["--provider", "cud4"], vec!["--provider"], 2),
+        (vec!["--provider", "cuda", "--model", tiny.to_str().unwrap()], vec!["graphs"], 3),
     ] {
         let output = vintern().args(["doctor", "--json"]).args(&arguments).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();

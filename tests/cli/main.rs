@@ -15,6 +15,7 @@ mod packages;
 mod presets;
 mod processes;
 mod prompts;
+mod providers;
 mod settings;
 mod support;
 mod terminal;

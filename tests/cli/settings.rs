@@ -58,8 +58,6 @@ fn names_and_limits_that_are_not_known() {
         "--template vicuna",
         "--preset fast",
         "--orientation up",
-        "--provider cuda",
-        "--provider cpu;cuda",
         "--provider cpu:threads=2",
         "--provider cpu:arena=maybe",
         "--provider ;",

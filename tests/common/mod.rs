@@ -56,6 +56,18 @@ pub fn exported(name: &str, arguments: impl FnOnce(&mut Command, &Path)) -> Path
     folder
 }
 
+/// The ONNX Runtime library that holds the OpenVINO provider, where `make test` put one.
+pub fn openvino_library() -> Option<PathBuf> {
+    let folder = repository().join(".venv/openvino/onnxruntime/capi");
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let found =
+        files.find(|file| file.file_name().unwrap_or_default().to_string_lossy().starts_with("libonnxruntime.so."));
+    if found.is_none() {
+        eprintln!("there is no OpenVINO library: not tested");
+    }
+    found
+}
+
 /// A Python of the project's environment.
 pub fn python() -> Command {
     Command::new(tool("python"))

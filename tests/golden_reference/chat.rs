@@ -16,7 +16,12 @@ pub fn cases(checkpoint: &str) -> Vec<Value> {
 }
 
 /// The command that asks what a case asks.
-pub fn command(case: &Value, package: &std::path::Path, history: &mut tempfile::NamedTempFile) -> Command {
+pub fn command(
+    case: &Value,
+    package: &std::path::Path,
+    more: &[&str],
+    history: &mut tempfile::NamedTempFile,
+) -> Command {
     let mut command = vintern();
     command.args(["chat", "--json", "--orientation", "ignore", "--model"]).arg(package);
     command.args(["--max-tiles", &case["max_num"].to_string()]);
@@ -39,19 +44,24 @@ pub fn command(case: &Value, package: &std::path::Path, history: &mut tempfile::
         history.write_all(case["history_in"].to_string().as_bytes()).unwrap();
         command.arg("--history").arg(history.path());
     }
-    command.args(["--", case["question"].as_str().unwrap()]);
+    command.args(more).args(["--", case["question"].as_str().unwrap()]);
     command
 }
 
 /// The JSON object the program answers a case with.
 pub fn answer(case: &Value, package: &std::path::Path) -> Value {
+    answer_with(case, package, &[])
+}
+
+/// The same with more arguments.
+pub fn answer_with(case: &Value, package: &std::path::Path, more: &[&str]) -> Value {
     let mut history = tempfile::NamedTempFile::new().unwrap();
-    let output = command(case, package, &mut history).output().unwrap();
+    let output = command(case, package, more, &mut history).output().unwrap();
     assert!(output.status.success(), "{}: {}", case["id"], String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn check(case: &Value, answer: &Value) {
+pub fn check(case: &Value, answer: &Value) {
     let id = case["id"].as_str().unwrap();
     assert_eq!(answer["token_ids"], case["output_ids"], "{id}");
     assert_eq!(answer["text"], case["response"], "{id}");

@@ -8,3 +8,4 @@ mod common;
 mod chat;
 mod network;
 mod other_layouts;
+mod providers;

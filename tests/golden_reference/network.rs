@@ -8,9 +8,10 @@ use ndarray_npy::NpzReader;
 use serde_json::Value;
 use vintern::graph::Interrupt;
 use vintern::graph::onnx::{Library, LibraryOptions};
-use vintern::model::{ComponentProviders, Model};
+use vintern::model::Model;
 use vintern::package::Package;
 use vintern::preprocess::{DecodeOptions, Orientation, TilingOptions, decode, normalise, tile};
+use vintern::provider::ComponentProviders;
 
 use crate::common::{golden, golden_json, package};
 

@@ -11,10 +11,11 @@ use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
 use super::{Library, operators};
+use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
 use crate::kernels::{BlockFormat, BlockProduct};
 use crate::package::{Axis, GraphVariant, Quantisation, TensorEntry};
-use crate::provider::{Kernels, ProviderList};
+use crate::provider::{CpuOptions, Kernels, Provider, ProviderList};
 
 /// A graph of a package, ready to be loaded.
 #[derive(Clone, Debug)]
@@ -25,16 +26,17 @@ pub struct GraphSource<'a> {
     pub variant: &'a GraphVariant,
     /// Execution providers to run it on, in order of preference.
     pub providers: &'a ProviderList,
+    /// Refuse the graph if a node runs on the CPU provider though the list begins with another.
+    pub strict: bool,
 }
 
 impl GraphSource<'_> {
-    /// Our kernels, where they shall and can run the graph's quantised matrices.
-    fn block_kernels(&self) -> Result<Option<BlockProduct>, GraphError> {
-        let Some(quantisation) = &self.variant.quantisation else {
+    /// Our kernels, where `provider` shall and can run the graph's quantised matrices with them.
+    fn block_kernels(&self, provider: &Provider) -> Result<Option<BlockProduct>, GraphError> {
+        let (Provider::Cpu(options), Some(quantisation)) = (provider, &self.variant.quantisation) else {
             return Ok(None);
         };
-        let usable = usable_kernels(quantisation);
-        match (self.providers.kernels(), usable) {
+        match (options.kernels, usable_kernels(quantisation)) {
             (Kernels::OnnxRuntime, _) => Ok(None),
             (Kernels::Auto, usable) => Ok(usable.ok()),
             (Kernels::Vintern, usable) => {
@@ -71,13 +73,10 @@ impl OnnxGraph {
     /// # Errors
     /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
     pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
-        let kernels = source.block_kernels()?;
-        let session = open_session(library, source, kernels)?;
+        let (session, placement) = open_session(library, source)?;
         check_outlets(&session, source)?;
         let name = source.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let failed = |error: &ort::Error| load_error(source, error.message());
-        let mut placement = read_placement(&session).map_err(|error| failed(&error))?;
-        placement.kernels = kernels.map(BlockProduct::name);
         let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
         let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
         Ok(Self { session, name, placement, options, output })
@@ -130,23 +129,98 @@ impl Graph for OnnxGraph {
     }
 }
 
-fn open_session(
+/// Opens a session on the providers of the list that can be had, and says where its nodes run.
+///
+/// A provider that cannot be had, cannot load the graph or is given no node of it is skipped for the next of the list; the
+/// placement tells which and why. The last one's failure is the error.
+fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<(Session, Placement), GraphError> {
+    let mut providers: Vec<&Provider> = source.providers.entries().iter().collect();
+    let mut skipped = Vec::new();
+    loop {
+        let (index, error) = match open_on(library, source, &providers) {
+            Ok((session, mut placement)) => {
+                check_strictness(source, &providers, &placement)?;
+                placement.skipped = skipped;
+                return Ok((session, placement));
+            }
+            Err(failure) => failure,
+        };
+        if providers.len() == 1 || !error.is_of_provider() {
+            return Err(error);
+        }
+        let provider = providers.remove(index);
+        skipped.push(SkippedProvider { provider: provider.name().to_owned(), reason: error.reason() });
+    }
+}
+
+/// Opens a session on these providers. A failure comes with the index of the provider it is put down to.
+fn open_on(
     library: &Library,
     source: &GraphSource<'_>,
-    kernels: Option<BlockProduct>,
-) -> Result<Session, GraphError> {
-    let failed = |error: &str| load_error(source, error);
+    providers: &[&Provider],
+) -> Result<(Session, Placement), (usize, GraphError)> {
+    let failed = |error: &str| (0, load_error(source, error));
+    let kernels = source.block_kernels(providers[0]).map_err(|error| (0, error))?;
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
     let builder = builder.with_log_level(LogLevel::Error).map_err(|error| failed(error.message()))?;
-    let builder = builder
+    let mut builder = builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
-    let mut builder = source.providers.register(builder).map_err(|error| failed(error.message()))?;
+    for (index, provider) in providers.iter().enumerate() {
+        builder = provider.register(builder).map_err(|error| (index, unavailable(provider, error.message())))?;
+    }
     if let Some(product) = kernels {
         let domain = operators::domain(product).map_err(|error| failed(error.message()))?;
         builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
     }
-    builder.commit_from_file(&source.file).map_err(|error| failed(error.message()))
+    let is_cpu = matches!(providers[0], Provider::Cpu(_));
+    let session =
+        builder.commit_from_file(&source.file).map_err(|error| match load_error(source, error.message()) {
+            GraphError::Load { file, message } if !is_cpu => {
+                (0, GraphError::ProviderLoad { provider: providers[0].name().to_owned(), file, message })
+            }
+            error => (0, error),
+        })?;
+    let mut placement = read_placement(&session).map_err(|error| failed(error.message()))?;
+    placement.kernels = kernels.map(BlockProduct::name);
+    if !is_cpu && !placement.providers.iter().any(|entry| providers[0].is_placed_as(&entry.provider)) {
+        let (provider, file) = (providers[0].name().to_owned(), source.file.clone());
+        return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
+    }
+    Ok((session, placement))
+}
+
+fn unavailable(provider: &Provider, message: &str) -> GraphError {
+    let how_to_get = match provider {
+        Provider::Other { known: Some(known), .. } => known.how_to_get.to_owned(),
+        _ => "`vintern doctor` lists the providers in this library".to_owned(),
+    };
+    GraphError::ProviderUnavailable {
+        provider: provider.name().to_owned(),
+        message: message.trim().to_owned(),
+        how_to_get,
+    }
+}
+
+/// Refuses nodes on the CPU provider where they were not wanted.
+fn check_strictness(
+    source: &GraphSource<'_>,
+    providers: &[&Provider],
+    placement: &Placement,
+) -> Result<(), GraphError> {
+    if !source.strict || matches!(providers[0], Provider::Cpu(_)) {
+        return Ok(());
+    }
+    let cpu = Provider::Cpu(CpuOptions::default());
+    let Some(fallen) = placement.providers.iter().find(|entry| cpu.is_placed_as(&entry.provider)) else {
+        return Ok(());
+    };
+    let operators = fallen.operators.iter().map(|(operator, nodes)| format!("{nodes} {operator}"));
+    Err(GraphError::FellToCpu {
+        provider: providers[0].name().to_owned(),
+        file: source.file.clone(),
+        operators: operators.collect::<Vec<_>>().join(", "),
+    })
 }
 
 fn load_error(source: &GraphSource<'_>, message: &str) -> GraphError {

@@ -1,0 +1,58 @@
+//! Execution providers that this machine's library does not have: never a quiet fall back.
+
+use crate::common::tiny_package;
+use crate::support::{Transcript, json_of, text, vintern};
+
+#[test]
+fn providers_that_cannot_be_had() {
+    let mut transcript = Transcript::new();
+    for spec in [
+        "cuda",
+        "tensorrt",
+        "vision=tensorrt,decoder=cpu",
+        "openvino:device=CPU",
+        "rocm",
+        "cuda;tensorrt",
+        "tensort",
+        "tensorrt:fp61=true",
+        "cuda;cuda",
+        "vision=cpu,vision=cuda",
+        "tensorrt:fp16",
+        "tensorrt:engine_cache=\"a",
+    ] {
+        transcript.chat(&["--provider", spec, "question"]);
+    }
+    transcript.check("providers_refused");
+}
+
+/// The next of the list is used, and one line says so.
+#[test]
+fn a_list_goes_on_with_the_next_provider() {
+    let package = tiny_package();
+    for (spec, skipped) in [("cuda;cpu", &["cuda"][..]), ("tensorrt:fp16=true;cuda;cpu", &["tensorrt", "cuda"])] {
+        let arguments = ["chat", "--json", "--max-new-tokens", "2", "--provider", spec, "--model"];
+        let output = vintern().args(arguments).arg(&package).arg("xin chào").output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let lines: Vec<String> = text(&output.stderr).lines().map(str::to_owned).collect();
+        assert_eq!(lines.len(), skipped.len(), "{lines:?}");
+        for (line, provider) in lines.iter().zip(skipped) {
+            assert!(line.starts_with(&format!("provider {provider} is not used: ")), "{line}");
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["provider"]["decoder"], "cpu");
+    }
+    let report = json_of(vintern().args(["doctor", "--json", "--provider", "cuda;cpu", "--model"]).arg(&package));
+    assert_eq!(report["placement"][0]["providers"]["skipped"][0]["provider"], "cuda");
+}
+
+/// From the environment; a flag comes before it.
+#[test]
+fn the_environment_names_providers() {
+    let run = |arguments: &[&str]| {
+        let mut command = vintern();
+        command.env("VINTERN_PROVIDER", "cuda").args(["doctor", "--model"]).arg(tiny_package()).args(arguments);
+        command.output().unwrap().status.code()
+    };
+    assert_eq!(run(&[]), Some(3));
+    assert_eq!(run(&["--provider", "cpu"]), Some(0));
+}
