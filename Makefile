@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo eval train test test-rust test-python lint doc check format clean
+.PHONY: setup demo eval train test test-rust test-gpu-library test-python lint doc check format clean
 
 setup: $(VENV)/.ready
 	cargo build --release
@@ -64,6 +64,12 @@ test-rust: $(VENV)/.ready $(VENV)/.openvino
 	rm -rf target/tmp/packages
 	cargo test --all-targets
 	cargo test --doc
+
+# What the library of the GPU wheel (255 MB) says on a machine without a GPU.
+GPU_LIBRARY := onnxruntime-gpu==1.31.1
+test-gpu-library: $(VENV)/.ready
+	test -d $(VENV)/gpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gpu $(GPU_LIBRARY)
+	cargo test --test cli gpu_library -- --ignored
 
 test-python: $(VENV)/.ready $(VENV)/.eval
 	cd export && ../$(BIN)/python -m pytest -q

@@ -1,6 +1,6 @@
 //! Execution providers that this machine's library does not have: never a quiet fall back.
 
-use crate::common::tiny_package;
+use crate::common::{library_in, tiny_package};
 use crate::support::{Transcript, json_of, text, vintern};
 
 #[test]
@@ -55,4 +55,30 @@ fn the_environment_names_providers() {
     };
     assert_eq!(run(&[]), Some(3));
     assert_eq!(run(&["--provider", "cpu"]), Some(0));
+}
+
+/// The GPU wheel's library has the providers built in, but not what they need: `make test-gpu-library`.
+#[test]
+#[ignore = "needs the library of the onnxruntime-gpu wheel and a machine without CUDA"]
+fn the_gpu_library_without_a_gpu() {
+    let library = library_in(".venv/gpu").expect("`make test-gpu-library` puts the library there");
+    let run = |spec: &str| {
+        let arguments = ["chat", "--max-new-tokens", "2", "--provider", spec, "--ort-library"];
+        let output =
+            vintern().args(arguments).arg(&library).arg("--model").arg(tiny_package()).arg("hi").output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    for (spec, provider, missing) in [
+        ("cuda", "cuda", "libcublasLt"),
+        ("tensorrt", "tensorrt", "libcublas"),
+        ("vision=tensorrt,decoder=cpu", "tensorrt", "libcublas"),
+    ] {
+        let (code, message) = run(spec);
+        assert_eq!(code, Some(3), "{message}");
+        let begin = format!("error: the execution provider {provider} cannot be had: Failed to load library ");
+        assert!(message.starts_with(&begin) && message.contains(missing) && message.contains("hint: "), "{message}");
+    }
+    let (code, message) = run("cuda;cpu");
+    assert_eq!(code, Some(0), "{message}");
+    assert!(message.starts_with("provider cuda is not used: ") && message.lines().count() == 1, "{message}");
 }

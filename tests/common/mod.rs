@@ -58,14 +58,18 @@ pub fn exported(name: &str, arguments: impl FnOnce(&mut Command, &Path)) -> Path
 
 /// The ONNX Runtime library that holds the OpenVINO provider, where `make test` put one.
 pub fn openvino_library() -> Option<PathBuf> {
-    let folder = repository().join(".venv/openvino/onnxruntime/capi");
-    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let found =
-        files.find(|file| file.file_name().unwrap_or_default().to_string_lossy().starts_with("libonnxruntime.so."));
+    let found = library_in(".venv/openvino");
     if found.is_none() {
         eprintln!("there is no OpenVINO library: not tested");
     }
     found
+}
+
+/// The library of a wheel that was installed into a folder of its own.
+pub fn library_in(folder: &str) -> Option<PathBuf> {
+    let folder = repository().join(folder).join("onnxruntime/capi");
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    files.find(|file| file.file_name().unwrap_or_default().to_string_lossy().starts_with("libonnxruntime.so."))
 }
 
 /// A Python of the project's environment.

@@ -197,9 +197,16 @@ fn unavailable(provider: &Provider, message: &str) -> GraphError {
     };
     GraphError::ProviderUnavailable {
         provider: provider.name().to_owned(),
-        message: message.trim().to_owned(),
+        message: without_source(message).to_owned(),
         how_to_get,
     }
+}
+
+/// A message without the place in ONNX Runtime's source that comes before some of them:
+/// `FILE:LINE FUNCTION [ONNXRuntimeError] : CODE : NAME : MESSAGE`.
+fn without_source(message: &str) -> &str {
+    let stated = message.rsplit_once("[ONNXRuntimeError] : ").and_then(|(_, stated)| stated.splitn(3, " : ").nth(2));
+    stated.unwrap_or(message).trim()
 }
 
 /// Refuses nodes on the CPU provider where they were not wanted.
@@ -319,4 +326,16 @@ fn read_placement(session: &Session) -> ort::Result<Placement> {
         }
     }
     Ok(placement)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_loses_its_place_in_the_source() {
+        let whole = "/src/a.cc:20 Provider& Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load x with error: y: z\n";
+        assert_eq!(without_source(whole), "Failed to load x with error: y: z");
+        assert_eq!(without_source("It is not enabled in this build. "), "It is not enabled in this build.");
+    }
 }
