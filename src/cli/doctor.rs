@@ -10,17 +10,20 @@ use super::output::print_json;
 use super::progress::Progress;
 use super::settings::{ListedPreset, Presets};
 use super::{system, with_causes};
-use crate::graph::Placement;
-use crate::graph::onnx::Library;
+use crate::graph::onnx::{Library, try_provider};
+use crate::graph::{GraphError, Placement};
 use crate::model::Model;
 use crate::package::{Component, Package};
-use crate::provider::ComponentProviders;
+use crate::provider::{ComponentProviders, KnownProvider, known_providers};
 
 /// What `doctor --json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     vintern: &'static str,
     checks: Vec<Check>,
+    /// Every provider that has a name, whether this library has it or not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    providers: Vec<ProviderReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     presets: Vec<ListedPreset>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -44,6 +47,28 @@ enum State {
     Ok,
     Warning,
     Failed,
+}
+
+/// What this library makes of a provider.
+#[derive(Debug, Serialize)]
+struct ProviderReport {
+    name: &'static str,
+    full_name: &'static str,
+    state: ProviderState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    how_to_get: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ProviderState {
+    /// It can be added to a session.
+    Works,
+    /// It is built into the library and does not load.
+    Fails,
+    /// It is not built into the library.
+    Absent,
 }
 
 /// Where the nodes of a graph run.
@@ -72,8 +97,13 @@ impl Check {
 /// # Errors
 /// When something that was asked for does not work; what it is was printed.
 pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
-    let mut report =
-        Report { vintern: env!("CARGO_PKG_VERSION"), checks: Vec::new(), presets: Vec::new(), placement: Vec::new() };
+    let mut report = Report {
+        vintern: env!("CARGO_PKG_VERSION"),
+        checks: Vec::new(),
+        providers: Vec::new(),
+        presets: Vec::new(),
+        placement: Vec::new(),
+    };
     let library = check_library(args, &mut report);
     let providers = check_providers(args, &mut report);
     let package = check_package(args, &mut report);
@@ -81,8 +111,10 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
         check_presets(package, &mut report);
     }
     check_memory(package.as_ref(), &mut report);
-    if let (Some(library), Some(providers), Some(package)) = (&library, &providers, &package) {
-        check_graphs(library, providers, package, &mut report);
+    match (&library, &providers, &package) {
+        (Some(library), Some(providers), Some(package)) => check_graphs(library, providers, package, &mut report),
+        (Some(library), Some(providers), None) if args.model.is_none() => check_asked(library, providers, &mut report),
+        _ => {}
     }
     if args.json {
         print_json(&report)?;
@@ -101,13 +133,49 @@ fn check_library(args: &DoctorArgs, report: &mut Report) -> Option<Library> {
         Ok(library) => {
             let detail = format!("ONNX Runtime {} from {}", library.version(), library.path().display());
             report.checks.push(Check::ok("library", detail));
-            let compiled = library.compiled_providers().join(", ");
-            report.checks.push(Check::ok("providers in it", compiled));
+            let compiled = library.compiled_providers();
+            report.checks.push(Check::ok("providers in it", compiled.join(", ")));
+            report.providers = known_providers().iter().map(|known| try_known(&library, &compiled, known)).collect();
+            for provider in report.providers.iter().filter(|provider| provider.state == ProviderState::Fails) {
+                let reason = provider.reason.as_deref().unwrap_or_default();
+                let detail = format!("{} does not load: {reason}\nto use it: {}", provider.name, provider.how_to_get);
+                report.checks.push(Check::warning("provider", detail));
+            }
             Some(library)
         }
         Err(error) => {
             report.checks.push(Check::failed("library", &error.into()));
             None
+        }
+    }
+}
+
+/// What the library makes of a provider.
+fn try_known(library: &Library, compiled: &[String], known: &'static KnownProvider) -> ProviderReport {
+    let KnownProvider { name, full_name, how_to_get, .. } = *known;
+    let (state, reason) = if compiled.iter().any(|compiled| compiled == full_name) {
+        match try_provider(library, &known.plain()) {
+            Ok(()) => (ProviderState::Works, None),
+            Err(GraphError::ProviderUnavailable { message, .. }) => (ProviderState::Fails, Some(message)),
+            Err(error) => (ProviderState::Fails, Some(error.to_string())),
+        }
+    } else {
+        (ProviderState::Absent, None)
+    };
+    ProviderReport { name, full_name, state, reason, how_to_get }
+}
+
+/// Without a package: whether of each list one provider can be added to a session.
+fn check_asked(library: &Library, providers: &ComponentProviders, report: &mut Report) {
+    for component in Component::ALL {
+        let tried: Vec<_> =
+            providers.of(component).entries().iter().map(|provider| try_provider(library, provider)).collect();
+        if tried.iter().any(Result::is_ok) {
+            continue;
+        }
+        if let Some(Err(error)) = tried.into_iter().next_back() {
+            report.checks.push(Check::failed("--provider", &error.into()));
+            return;
         }
     }
 }

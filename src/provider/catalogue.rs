@@ -3,6 +3,8 @@
 //! Option names are those of ONNX Runtime's documentation of each provider (onnxruntime.ai/docs/execution-providers) and of
 //! the strings in the provider libraries of 1.24 to 1.32.
 
+use super::{CpuOptions, Provider};
+
 /// How a provider is added to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registration {
@@ -333,6 +335,14 @@ impl KnownProvider {
     pub fn find(name: &str) -> Option<&'static Self> {
         let is = |known: &str| known.eq_ignore_ascii_case(name);
         PROVIDERS.iter().find(|provider| is(provider.name) || is(provider.full_name))
+    }
+
+    /// The provider without options.
+    pub fn plain(&'static self) -> Provider {
+        match self.registration {
+            Registration::Cpu => Provider::Cpu(CpuOptions::default()),
+            _ => Provider::Other { known: Some(self), name: self.name.to_owned(), options: Vec::new() },
+        }
     }
 
     /// ONNX Runtime's name of an option, if the provider has it.

@@ -28,6 +28,10 @@ fn all_is_well() {
     for name in ["library", "providers in it", "package", "vision_encoder", "projector", "decoder"] {
         assert!(ok(name), "{name}: {report:#}");
     }
+    let providers = report["providers"].as_array().unwrap();
+    let state = |name: &str| &providers.iter().find(|provider| provider["name"] == name).unwrap()["state"];
+    assert_eq!((state("cpu"), state("cuda"), state("qnn")), (&"works".into(), &"absent".into(), &"absent".into()));
+    assert!(providers.iter().all(|provider| provider["how_to_get"].as_str().is_some_and(|text| !text.is_empty())));
     let nodes = report["placement"][2]["providers"]["providers"][0]["nodes"].as_u64();
     assert!(nodes.is_some_and(|nodes| nodes > 0), "{report:#}");
     let printed = stdout_of(vintern().args(["doctor", "--model"]).arg(tiny_package()));
@@ -69,6 +73,7 @@ fn what_fails_is_named_and_the_rest_still_looked_at() {
         (vec!["--model", copy.folder().to_str().unwrap()], vec!["package"], 2),
         (vec!["--ort-library", "/nowhere.so", "--model", "/nowhere"], vec!["library", "package"], 3),
         (vec!["--provider", "cud4"], vec!["--provider"], 2),
+        (vec!["--provider", "cuda"], vec!["--provider"], 3),
         (vec!["--provider", "cuda", "--model", tiny.to_str().unwrap()], vec!["graphs"], 3),
     ] {
         let output = vintern().args(["doctor", "--json"]).args(&arguments).output().unwrap();

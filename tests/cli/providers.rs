@@ -81,4 +81,8 @@ fn the_gpu_library_without_a_gpu() {
     let (code, message) = run("cuda;cpu");
     assert_eq!(code, Some(0), "{message}");
     assert!(message.starts_with("provider cuda is not used: ") && message.lines().count() == 1, "{message}");
+    let report = json_of(vintern().args(["doctor", "--json", "--ort-library"]).arg(&library));
+    let providers = report["providers"].as_array().unwrap();
+    let failing = providers.iter().filter(|provider| provider["state"] == "fails");
+    assert_eq!(failing.map(|provider| provider["name"].as_str().unwrap()).collect::<Vec<_>>(), ["cuda", "tensorrt"]);
 }

@@ -9,4 +9,4 @@ mod session;
 
 pub use cached::{CacheDtype, CacheLayout, OnnxCachedGraph};
 pub use library::{LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, RuntimeLog, locate};
-pub use session::{GraphSource, OnnxGraph};
+pub use session::{GraphSource, OnnxGraph, try_provider};

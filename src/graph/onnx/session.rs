@@ -190,6 +190,15 @@ fn open_on(
     Ok((session, placement))
 }
 
+/// Whether a provider can be added to a session; that it also takes a graph is proved by loading one.
+///
+/// # Errors
+/// [`GraphError::ProviderUnavailable`].
+pub fn try_provider(library: &Library, provider: &Provider) -> Result<(), GraphError> {
+    let builder = Session::builder(&library.environment).map_err(|error| unavailable(provider, error.message()))?;
+    provider.register(builder).map(drop).map_err(|error| unavailable(provider, error.message()))
+}
+
 fn unavailable(provider: &Provider, message: &str) -> GraphError {
     let how_to_get = match provider {
         Provider::Other { known: Some(known), .. } => known.how_to_get.to_owned(),
