@@ -120,7 +120,7 @@ def test_embedding_table_is_copied_verbatim(packages: dict[str, Package]) -> Non
 
 
 def test_half_precision(tmp_path: Path, packages: dict[str, Package]) -> None:
-    options = ExportOptions(precision=Precision.FP16, providers=("cuda",))
+    options = ExportOptions(precision=Precision.FP16, provider="cuda")
     package = export(golden.checkpoint("ckpt_b"), tmp_path / "half", options)
     variant = package.variant("decoder")
     assert (variant["precision"], variant["providers"]) == ("fp16", ["cuda"])

@@ -11,7 +11,7 @@ pub mod scripted;
 
 use std::ops::Range;
 
-use ndarray::{ArrayD, ArrayView2, ArrayViewD};
+use ndarray::{ArrayD, ArrayView2, ArrayView3, ArrayViewD};
 
 pub use error::GraphError;
 pub use interrupt::Interrupt;
@@ -85,17 +85,19 @@ pub trait CachedGraph: Send {
     /// [`GraphError::Cache`] when a row or position is out of range.
     fn copy(&mut self, from: usize, to: usize, positions: Range<usize>) -> Result<(), GraphError>;
 
-    /// Runs the graph on a contiguous range of rows and returns its first output, `[rows, vocabulary]`.
+    /// Appends positions to a contiguous range of rows and returns the logits of each row's last one, `[rows, vocabulary]`.
     ///
-    /// The first axis of every input that has one per row counts the rows of the range. Several new positions in one
-    /// call are allowed for a single row only.
+    /// `embeds` is `[rows, positions, hidden size]`, `pasts` how many positions each row holds already. Several new positions
+    /// in one call are allowed for a single row only.
     ///
     /// # Errors
-    /// [`GraphError::Run`] when the runtime refuses or fails, [`GraphError::Interrupted`] when `interrupt` was raised.
+    /// [`GraphError::Cache`] when a row or position is out of range, [`GraphError::Run`] when the runtime refuses or fails,
+    /// [`GraphError::Interrupted`] when `interrupt` was raised.
     fn run(
         &mut self,
         rows: Range<usize>,
-        inputs: &[Input<'_>],
+        embeds: ArrayView3<'_, f32>,
+        pasts: &[usize],
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, GraphError>;
 

@@ -9,6 +9,9 @@ use serde::Serialize;
 pub struct Placement {
     /// One entry per provider that was given nodes.
     pub providers: Vec<ProviderNodes>,
+    /// Variant of the graph that was loaded, as the manifest names it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
     /// The kernels of this crate that run the quantised matrices, where they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<&'static str>,
@@ -56,11 +59,14 @@ impl Placement {
 }
 
 impl std::fmt::Display for Placement {
-    /// `CPUExecutionProvider 44 nodes, …; quantised matrices by avx512-vnni kernels`
+    /// `CPUExecutionProvider 44 nodes, …; fused graph; quantised matrices by avx512-vnni kernels`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, entry) in self.providers.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
             write!(f, "{separator}{} {} nodes", entry.provider, entry.nodes)?;
+        }
+        if !self.variant.is_empty() {
+            write!(f, "; {} graph", self.variant)?;
         }
         if let Some(kernels) = self.kernels {
             write!(f, "; quantised matrices by {kernels} kernels")?;

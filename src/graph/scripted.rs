@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayD, ArrayView2, IxDyn};
+use ndarray::{Array2, ArrayD, ArrayView2, ArrayView3, IxDyn};
 
-use super::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement, Values};
+use super::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement};
 
 /// Computes the logits that follow the tokens of a row.
 pub type Script = Box<dyn FnMut(&[u32]) -> Vec<f32> + Send>;
@@ -97,21 +97,15 @@ impl CachedGraph for ScriptedDecoder {
     fn run(
         &mut self,
         rows: Range<usize>,
-        inputs: &[Input<'_>],
+        embeds: ArrayView3<'_, f32>,
+        pasts: &[usize],
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, GraphError> {
         if interrupt.is_raised() {
             return Err(GraphError::Interrupted);
         }
-        let input = |name: &str| inputs.iter().find(|input| input.name == name).map(|input| &input.values);
-        let (Some(Values::F32(embeds)), Some(Values::I32(totals))) = (input("inputs_embeds"), input("seqlens_k"))
-        else {
-            return Err(Self::failed("inputs_embeds or seqlens_k is missing"));
-        };
-        let &[batch, positions, _] = embeds.shape() else {
-            return Err(Self::failed("inputs_embeds is not [rows, positions, hidden size]"));
-        };
-        if batch != rows.len() || totals.len() != batch || rows.end > self.cache.len() {
+        let (batch, positions, _) = embeds.dim();
+        if batch != rows.len() || pasts.len() != batch || rows.end > self.cache.len() {
             return Err(Self::failed(format!("{batch} rows of input for rows {rows:?} of {}", self.cache.len())));
         }
         if batch > 1 && positions > 1 {
@@ -120,9 +114,7 @@ impl CachedGraph for ScriptedDecoder {
         let mut logits = Vec::new();
         for (index, row) in rows.clone().enumerate() {
             let tokens: Vec<u32> = (0..positions).map(|position| embeds[[index, position, 0]] as u32).collect();
-            let last = usize::try_from(totals[[index]]).map_err(|_| Self::failed("negative seqlens_k"))?;
-            let past = (last + 1).checked_sub(positions).ok_or_else(|| Self::failed("seqlens_k is too small"))?;
-            let history = self.extend(row, past, &tokens)?;
+            let history = self.extend(row, pasts[index], &tokens)?;
             logits.extend((self.script)(&history));
         }
         self.calls.push(Call { rows: rows.clone(), positions });

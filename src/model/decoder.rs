@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use ndarray::{Array1, ArrayView2, Axis, arr0};
+use ndarray::{ArrayView2, ArrayView3, Axis};
 
 use super::ModelError;
-use crate::graph::{CachedGraph, CachedRow, Input, Interrupt, Placement, Values};
+use crate::graph::{CachedGraph, CachedRow, Interrupt, Placement};
 use crate::package::{Architecture, Component};
 
 /// The decoder: new positions in, logits of the last position out, past keys and values kept where it computes.
@@ -59,8 +59,7 @@ impl Decoder {
         embeds: ArrayView2<'_, f32>,
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, ModelError> {
-        let last = past + embeds.nrows() - 1;
-        self.run(row..row + 1, &[last], embeds.insert_axis(Axis(0)), interrupt)
+        self.run(row..row + 1, &[past], embeds.insert_axis(Axis(0)), interrupt)
     }
 
     /// Appends one position to each of a range of rows: `embeds` is `[rows, hidden size]`, `pasts` what each row holds.
@@ -77,24 +76,15 @@ impl Decoder {
         self.run(rows, pasts, embeds.insert_axis(Axis(1)), &Interrupt::new())
     }
 
-    /// `last_positions` are the indices of each row's last new position.
     fn run(
         &mut self,
         rows: Range<usize>,
-        last_positions: &[usize],
-        embeds: ndarray::ArrayView3<'_, f32>,
+        pasts: &[usize],
+        embeds: ArrayView3<'_, f32>,
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, ModelError> {
-        // Lengths are below `max_length`, which fits.
-        let last: Array1<i32> = last_positions.iter().map(|position| *position as i32).collect();
-        let total = arr0(last.iter().copied().max().unwrap_or(0) + 1);
-        let inputs = [
-            Input { name: "inputs_embeds", values: Values::F32(embeds.into_dyn()) },
-            Input { name: "seqlens_k", values: Values::I32(last.view().into_dyn()) },
-            Input { name: "total_sequence_length", values: Values::I32(total.view().into_dyn()) },
-        ];
         let expected = [rows.len(), self.vocab_size];
-        let logits = self.graph.run(rows, &inputs, interrupt)?;
+        let logits = self.graph.run(rows, embeds, pasts, interrupt)?;
         if logits.shape() == expected {
             Ok(logits)
         } else {

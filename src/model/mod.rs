@@ -6,9 +6,9 @@ mod vision;
 
 use std::path::PathBuf;
 
-use crate::graph::onnx::{CacheDtype, CacheLayout, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
+use crate::graph::onnx::{CacheDtype, CacheForm, CacheLayout, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
 use crate::graph::{GraphError, Placement};
-use crate::package::{Architecture, Component, GraphVariant, Package};
+use crate::package::{Architecture, Component, FUSED, GraphVariant, Package, STANDARD};
 use crate::provider::ComponentProviders;
 
 pub use decoder::Decoder;
@@ -87,20 +87,15 @@ impl Model {
         let embeddings = EmbeddingTable::open(package)?;
         let mut source = |component| {
             progress(component);
-            let variant = choose_variant(package, component)?;
-            let file = variant.files.first().map(|file| package.path(file)).unwrap_or_default();
-            Ok::<_, ModelError>(GraphSource {
-                file,
-                variant,
-                providers: providers.of(component),
-                strict: providers.strict,
-            })
+            let variants = usable_variants(package, component)?;
+            Ok::<_, ModelError>(GraphSource { variants, providers: providers.of(component), strict: providers.strict })
         };
         let encoder = OnnxGraph::load(library, &source(Component::VisionEncoder)?)?;
         let projector = OnnxGraph::load(library, &source(Component::Projector)?)?;
         let decoder = source(Component::Decoder)?;
-        let layout = cache_layout(sizes, decoder.variant)?;
-        let decoder = OnnxCachedGraph::load(library, &decoder, layout)?;
+        let decoder = OnnxGraph::load(library, &decoder)?;
+        let layout = cache_layout(sizes, decoder.variant())?;
+        let decoder = OnnxCachedGraph::new(decoder, layout)?;
         Ok(Self {
             vision: VisionTower::new(Box::new(encoder), Box::new(projector), sizes),
             embeddings,
@@ -116,13 +111,18 @@ impl Model {
     }
 }
 
-/// The variant of a graph this runtime takes: the fused one.
-fn choose_variant(package: &Package, component: Component) -> Result<&GraphVariant, ModelError> {
+/// The variants of a graph this runtime knows how to run, with their files.
+fn usable_variants(package: &Package, component: Component) -> Result<Vec<(PathBuf, &GraphVariant)>, ModelError> {
     let variants = package.variants(component);
-    variants.iter().find(|variant| variant.variant == "fused").ok_or_else(|| {
+    let known = variants.iter().filter(|variant| [FUSED, STANDARD].contains(&variant.variant.as_str()));
+    let usable: Vec<_> = known
+        .map(|variant| (variant.files.first().map(|file| package.path(file)).unwrap_or_default(), variant))
+        .collect();
+    if usable.is_empty() {
         let found = variants.iter().map(|variant| variant.variant.as_str()).collect::<Vec<_>>().join(", ");
-        ModelError::NoVariant { component, found }
-    })
+        return Err(ModelError::NoVariant { component, found });
+    }
+    Ok(usable)
 }
 
 fn cache_layout(sizes: &Architecture, variant: &GraphVariant) -> Result<CacheLayout, ModelError> {
@@ -145,6 +145,7 @@ fn cache_layout(sizes: &Architecture, variant: &GraphVariant) -> Result<CacheLay
         heads: sizes.num_key_value_heads,
         head_dim: sizes.head_dim,
         dtype,
+        form: if variant.variant == STANDARD { CacheForm::Apart } else { CacheForm::InPlace },
         output_width: sizes.vocab_size,
     })
 }

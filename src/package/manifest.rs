@@ -1,6 +1,6 @@
 //! The manifest: everything the runtime needs to know about a package, nothing it must guess.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +176,12 @@ pub struct Graphs {
     pub decoder: Vec<GraphVariant>,
 }
 
+/// Name of the variant with operators of `com.microsoft`.
+pub const FUSED: &str = "fused";
+
+/// Name of the variant of ai.onnx operators only.
+pub const STANDARD: &str = "standard";
+
 /// One graph in one variant.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct GraphVariant {
@@ -254,7 +260,7 @@ pub enum Axis {
 }
 
 impl Manifest {
-    /// Every file the manifest names, with its part of the package.
+    /// Every file the manifest names, once: variants of a graph share their data file.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         let graphs = &self.graphs;
         let variants = graphs.vision_encoder.iter().chain(&graphs.projector).chain(&graphs.decoder);
@@ -262,5 +268,9 @@ impl Manifest {
             .into_iter()
             .chain(self.parity.as_ref().map(|parity| &parity.file))
             .chain(variants.flat_map(|variant| &variant.files))
+            .filter({
+                let mut seen = HashSet::new();
+                move |file| seen.insert(file.name.as_str())
+            })
     }
 }

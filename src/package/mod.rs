@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 
 pub use error::PackageError;
 pub use manifest::{
-    Architecture, Axis, EmbedTokens, Exporter, FORMAT, FORMAT_VERSION, FileEntry, GraphVariant, Graphs, Manifest,
-    Parity, Prompt, Quantisation, QuantisedForm, Source, TensorEntry, Tiling, Tokens,
+    Architecture, Axis, EmbedTokens, Exporter, FORMAT, FORMAT_VERSION, FUSED, FileEntry, GraphVariant, Graphs,
+    Manifest, Parity, Prompt, Quantisation, QuantisedForm, STANDARD, Source, TensorEntry, Tiling, Tokens,
 };
 pub use presets::{DefaultPresets, MAX_PRESET_BEAMS, Preset};
 

@@ -31,6 +31,8 @@ pub struct KnownProvider {
     pub short_options: &'static [(&'static str, &'static str)],
     /// Options that pass through as they are.
     pub options: &'static [&'static str],
+    /// Whether it has kernels for the `com.microsoft` operators of fused graphs.
+    pub takes_fused: bool,
     pub(super) registration: Registration,
 }
 
@@ -138,6 +140,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "it is part of every ONNX Runtime library",
         short_options: &[],
         options: CPU_OPTIONS,
+        takes_fused: true,
         registration: Registration::Cpu,
     },
     KnownProvider {
@@ -152,6 +155,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("cuda_graph", "enable_cuda_graph"),
         ],
         options: CUDA_OPTIONS,
+        takes_fused: true,
         registration: Registration::Cuda,
     },
     KnownProvider {
@@ -171,6 +175,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("cuda_graph", "trt_cuda_graph_enable"),
         ],
         options: TENSORRT_OPTIONS,
+        takes_fused: false,
         registration: Registration::TensorRt,
     },
     KnownProvider {
@@ -193,6 +198,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "nv_runtime_cache_path",
             "nv_use_external_data_initializer",
         ],
+        takes_fused: false,
         registration: Registration::Named("NvTensorRtRtx"),
     },
     KnownProvider {
@@ -206,6 +212,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("streams", "num_streams"),
         ],
         options: OPENVINO_OPTIONS,
+        takes_fused: false,
         registration: Registration::Named("OpenVINO"),
     },
     KnownProvider {
@@ -226,6 +233,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "storageBufferCacheMode",
             "validationMode",
         ],
+        takes_fused: true,
         registration: Registration::Named("WebGPU"),
     },
     KnownProvider {
@@ -249,6 +257,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "migraphx_save_model_path",
             "migraphx_use_native_calibration_table",
         ],
+        takes_fused: false,
         registration: Registration::Named("MIGraphX"),
     },
     KnownProvider {
@@ -257,6 +266,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "ONNX Runtime has no ROCm provider since 1.23; migraphx takes its place",
         short_options: &[("device", "device_id")],
         options: &["device_id", "gpu_mem_limit", "arena_extend_strategy", "tunable_op_enable"],
+        takes_fused: true,
         registration: Registration::Named("ROCM"),
     },
     KnownProvider {
@@ -274,6 +284,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "RequireStaticInputShapes",
             "SpecializationStrategy",
         ],
+        takes_fused: false,
         registration: Registration::Named("CoreML"),
     },
     KnownProvider {
@@ -288,6 +299,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "enable_graph_capture",
             "performance_preference",
         ],
+        takes_fused: true,
         registration: Registration::Named("DML"),
     },
     KnownProvider {
@@ -313,6 +325,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "soc_model",
             "vtcm_mb",
         ],
+        takes_fused: false,
         registration: Registration::Named("QNN"),
     },
     KnownProvider {
@@ -321,6 +334,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "it is part of ONNX Runtime libraries built with it, those for mobile systems among them",
         short_options: &[("threads", "intra_op_num_threads")],
         options: &["intra_op_num_threads"],
+        takes_fused: false,
         registration: Registration::Named("XNNPACK"),
     },
 ];

@@ -72,6 +72,14 @@ impl Provider {
         }
     }
 
+    /// Whether the provider has kernels for the `com.microsoft` operators of fused graphs.
+    pub fn prefers_fused(&self) -> bool {
+        match self {
+            Self::Cpu(_) => true,
+            Self::Other { known, .. } => known.is_some_and(|known| known.takes_fused),
+        }
+    }
+
     /// Whether a name in a placement is this provider's.
     pub fn is_placed_as(&self, placed: &str) -> bool {
         match self {

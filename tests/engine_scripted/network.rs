@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use ndarray::{ArrayD, ArrayView2, IxDyn};
+use ndarray::{ArrayD, ArrayView2, ArrayView3, IxDyn};
 use vintern::engine::TiledImage;
 use vintern::graph::scripted::ScriptedDecoder;
 use vintern::graph::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement, Values};
@@ -138,7 +138,8 @@ impl CachedGraph for Decoder {
     fn run(
         &mut self,
         rows: Range<usize>,
-        inputs: &[Input<'_>],
+        embeds: ArrayView3<'_, f32>,
+        pasts: &[usize],
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, GraphError> {
         {
@@ -149,8 +150,8 @@ impl CachedGraph for Decoder {
                 hook(number)?;
             }
         }
-        let positions = inputs.iter().find(|input| input.name == "inputs_embeds").unwrap().values.shape()[1];
-        let logits = self.inner.run(rows.clone(), inputs, interrupt)?;
+        let positions = embeds.dim().1;
+        let logits = self.inner.run(rows.clone(), embeds, pasts, interrupt)?;
         let mut seen = self.probe.look();
         let generated = std::mem::take(&mut seen.generated);
         seen.calls.push(Call { rows, positions, generated });

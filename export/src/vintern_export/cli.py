@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 from vintern_export import __version__
 from vintern_export.config_types import Layout
 from vintern_export.errors import EnvironmentFailureError, ExportError, UsageError
+from vintern_export.graph import Variant
 from vintern_export.hub import resolve_checkpoint
 from vintern_export.numbers import DTYPES
-from vintern_export.package import PROVIDERS, ExportOptions, export_package
-from vintern_export.precision_options import add_precision_arguments, resolve_precision
+from vintern_export.package import PROVIDERS, TARGETS, ExportOptions, export_package
+from vintern_export.precision_options import WeightFormats, add_precision_arguments, resolve_precision
 from vintern_export.prompt import TEMPLATES
 from vintern_export.spent import spent
 from vintern_export.synth.checkpoint import write_checkpoint
@@ -82,12 +83,12 @@ def export(words: list[str]) -> int:
     add_precision_arguments(parser)
     parser.add_argument(
         "--variant",
-        choices=["fused"],
-        default="fused",
-        help="operators of the decoder: fused uses com.microsoft operators",
+        choices=[*(variant.value for variant in Variant), "both"],
+        help="operators: fused with those of com.microsoft, standard with those of ai.onnx alone, both over the same "
+        "data files (default: fused; both for tensorrt and openvino)",
     )
     parser.add_argument(
-        "--for", dest="provider", choices=PROVIDERS, help="the execution provider meant (default: all of them)"
+        "--for", dest="provider", choices=TARGETS, help="the execution provider meant (default: all of them)"
     )
     parser.add_argument(
         "--template", metavar="NAME", help=f"chat template: {', '.join(TEMPLATES)} (default: the checkpoint's)"
@@ -102,8 +103,8 @@ def export(words: list[str]) -> int:
         precision=formats.precision,
         storage=formats.decoder,
         vision_storage=formats.vision,
-        variant=values.variant,
-        providers=(values.provider,) if values.provider else tuple(PROVIDERS),
+        variants=resolve_variants(values, formats),
+        provider=values.provider,
         template=values.template,
         system=values.system,
         force=values.force,
@@ -112,6 +113,23 @@ def export(words: list[str]) -> int:
     export_package(folder, values.out, name, options, lambda line: print(f"warning: {line}", file=sys.stderr))
     print(f"exported {name} to {values.out}: {spent(started, values.out)}", file=sys.stderr)
     return 0
+
+
+def resolve_variants(values: argparse.Namespace, formats: WeightFormats) -> tuple[Variant, ...]:
+    """The variants that the arguments ask for.
+
+    Raises:
+        UsageError: standard graphs with quantised matrices.
+    """
+    needs_standard = values.provider not in (None, *PROVIDERS[Variant.FUSED])
+    name = values.variant or ("both" if needs_standard else Variant.FUSED.value)
+    variants = tuple(Variant) if name == "both" else (Variant(name),)
+    if Variant.STANDARD in variants and formats.decoder is not None:
+        raise UsageError(
+            f"--variant {name} with --precision {values.precision}: found no standard operator for quantised matrices; "
+            "supported: fp32, fp16"
+        )
+    return variants
 
 
 def synth(words: list[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,15 @@ NUMPY_DTYPES: dict[str, np.dtype[Any]] = {"fp32": np.dtype("<f4"), "fp16": np.dt
 """Of what a data file may hold."""
 
 
+class Variant(Enum):
+    """Operators of a graph."""
+
+    FUSED = "fused"
+    """With those of ``com.microsoft``."""
+    STANDARD = "standard"
+    """Those of ai.onnx only, and of them those that TensorRT and OpenVINO take."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of a graph. Named axes are strings, fixed sizes integers."""
@@ -49,13 +59,22 @@ class Graph:
     """A graph under construction.
 
     ``node`` and its wrappers take and return tensor names. ``precision`` is the format of the arithmetic, and of all
-    weights but the matrices that ``storage`` quantises; the ports decide for themselves.
+    weights but the matrices that ``storage`` quantises; the ports decide for themselves. ``variant`` says which
+    operators may be used. ``properties`` are the numbers a reader cannot see in the shapes of the weights.
     """
 
-    def __init__(self, name: str, precision: Precision, storage: MatrixStorage | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        precision: Precision,
+        storage: MatrixStorage | None = None,
+        variant: Variant = Variant.FUSED,
+    ) -> None:
         self.name = name
         self.precision = precision
         self.storage = storage
+        self.variant = variant
+        self.properties: dict[str, float] = {}
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self.nodes: list[NodeProto] = []
@@ -83,6 +102,13 @@ class Graph:
         name = "constant." + ("x".join(str(v) for v in array.reshape(-1)) if array.ndim else f"scalar.{array}")
         if name not in self.constants:
             self.constants[name] = numpy_helper.from_array(array, name)
+        return name
+
+    def scalar(self, value: float) -> str:
+        """A float32 constant, stored in the graph file."""
+        name = f"constant.float.{value!r}"
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.asarray(value, dtype=np.float32), name)
         return name
 
     def node(
@@ -155,6 +181,27 @@ class Graph:
     def precision_name(self) -> str:
         """The precision as a manifest names it."""
         return self.storage.name if self.storage else self.precision.value
+
+    def scaled(self, value: str, factor: float, name: str) -> str:
+        """A value times a number."""
+        number = self.scalar(factor)
+        if self.precision is Precision.FP16:
+            number = self.node("Cast", [number], f"{name}.factor", to=TensorProto.FLOAT16)
+        return self.node("Mul", [value, number], name)
+
+    def rms_norm(self, value: str, scale: str, name: str, epsilon: float) -> str:
+        """x * rsqrt(mean(x^2) + epsilon) * scale over the last axis, the mean in float32."""
+        if self.variant is Variant.FUSED:
+            return self.node("SimplifiedLayerNormalization", [value, scale], name, axis=-1, epsilon=epsilon)
+        is_half = self.precision is Precision.FP16
+        wide = self.node("Cast", [value], f"{name}.float", to=TensorProto.FLOAT) if is_half else value
+        squared = self.node("Mul", [wide, wide], f"{name}.squared")
+        mean = self.node("ReduceMean", [squared, self.constant([-1])], f"{name}.mean", keepdims=1)
+        root = self.node("Sqrt", [self.node("Add", [mean, self.scalar(epsilon)], f"{name}.shifted")], f"{name}.root")
+        normed = self.node("Div", [wide, root], f"{name}.normed")
+        if is_half:
+            normed = self.node("Cast", [normed], f"{name}.half", to=TensorProto.FLOAT16)
+        return self.node("Mul", [normed, scale], name)
 
     def cast_in(self, value: str) -> str:
         """A float32 input in the graph's precision."""

@@ -42,6 +42,22 @@ def stored_bytes(graph: Graph, weight: Weight) -> int:
     return element_count(weight) * NUMPY_DTYPES[stored_dtype(graph, weight)].itemsize
 
 
+def write_variant(graph: Graph, folder: Path, data: FileRecord, progress: Progress) -> list[FileRecord]:
+    """Writes another graph over the same weights, in the same order, as the one whose data file ``data`` is.
+
+    Returns both records, graph file first.
+    """
+    offset, initializers = 0, []
+    for name, weight in graph.weights.items():
+        offset += -offset % ALIGNMENT
+        length = stored_bytes(graph, weight)
+        initializers.append(external_tensor(graph, name, weight, data.name, (offset, length)))
+        offset += length
+    if offset != data.size:
+        raise AssertionError(f"{graph.name}: the weights take {offset} bytes, {data.name} holds {data.size}")
+    return [write_file(folder / f"{graph.name}.onnx", onnx_model(graph, initializers), progress), data]
+
+
 def write_graph(graph: Graph, folder: Path, progress: Progress) -> list[FileRecord]:
     """Streams the weights to the data file, then writes the graph file. Returns both records, graph file first."""
     data_path = folder / f"{graph.name}.onnx.data"
@@ -102,4 +118,5 @@ def onnx_model(graph: Graph, initializers: list[TensorProto]) -> bytes:
     model = helper.make_model(
         body, opset_imports=opsets, ir_version=IR_VERSION, producer_name="vintern-export", producer_version=__version__
     )
+    helper.set_model_props(model, {name: repr(value) for name, value in sorted(graph.properties.items())})
     return bytes(model.SerializeToString(deterministic=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vintern_export.graph import Graph
+from vintern_export.graph import Graph, Variant
 from vintern_export.weights import LinearWeight, PlainWeight
 
 if TYPE_CHECKING:
@@ -16,10 +16,20 @@ PROJECTOR_NORM_EPS = 1e-5
 """The default of ``torch.nn.LayerNorm``, which the reference does not override."""
 
 
-def build_projector(checkpoint: Checkpoint, precision: Precision, storage: MatrixStorage | None = None) -> Graph:
+def build_projector(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    storage: MatrixStorage | None = None,
+    variant: Variant = Variant.FUSED,
+) -> Graph:
     """Pixel shuffle, LayerNorm, Linear, exact GELU, Linear."""
     config = checkpoint.config
-    graph = Graph("projector", precision, storage)
+    graph = Graph("projector", precision, storage, variant)
+    graph.properties = {
+        "shuffle_factor": config.shuffle_factor,
+        "transposed_tokens": int(config.transposed_tokens),
+        "norm_eps": PROJECTOR_NORM_EPS,
+    }
     width, hidden = config.vision.hidden_size, config.language.hidden_size
     features = graph.input("features", "fp32", ["tiles", config.vision.patches, width])
     graph.output("image_embeds", "fp32", ["tiles", config.tokens_per_tile, hidden])

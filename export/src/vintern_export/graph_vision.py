@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vintern_export.config_types import NormType, VisionConfig
-from vintern_export.graph import MICROSOFT, Graph
+from vintern_export.graph import MICROSOFT, Graph, Variant
 from vintern_export.numbers import FloatArray, Precision
 from vintern_export.tables import resize_position_embedding
 from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
@@ -19,10 +19,23 @@ if TYPE_CHECKING:
 EMBEDDINGS = "vision_model.embeddings."
 
 
-def build_vision_encoder(checkpoint: Checkpoint, precision: Precision, storage: MatrixStorage | None = None) -> Graph:
+def build_vision_encoder(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    storage: MatrixStorage | None = None,
+    variant: Variant = Variant.FUSED,
+) -> Graph:
     """Builds the tower up to the selected feature layer, class token dropped, no final normalisation."""
     vision = checkpoint.config.vision
-    graph = Graph("vision_encoder", precision, storage)
+    graph = Graph("vision_encoder", precision, storage, variant)
+    graph.properties = {
+        "patch_size": vision.patch_size,
+        "layers": vision.num_exported_layers,
+        "heads": vision.num_attention_heads,
+        "rms_norm": int(vision.norm_type is NormType.RMS_NORM),
+        "norm_eps": vision.layer_norm_eps,
+        "qk_norm_eps": vision.qk_norm_eps if vision.qk_normalization else 0.0,
+    }
     side = vision.image_size
     pixels = graph.input("pixel_values", "fp32", ["tiles", 3, side, side])
     graph.output("features", "fp32", ["tiles", vision.patches, vision.hidden_size])
@@ -96,15 +109,11 @@ class VisionLayer:
         path = self.prefix + name
         scale = self.graph.weight(f"{path}.weight", PlainWeight(self.checkpoint[f"{path}.weight"]))
         if self.vision.norm_type is NormType.RMS_NORM:
-            return self.rms_norm(value, path, scale, self.vision.layer_norm_eps)
+            return self.graph.rms_norm(value, scale, path, self.vision.layer_norm_eps)
         shift = self.graph.weight(f"{path}.bias", PlainWeight(self.checkpoint[f"{path}.bias"]))
         return self.graph.node(
             "LayerNormalization", [value, scale, shift], path, axis=-1, epsilon=self.vision.layer_norm_eps
         )
-
-    def rms_norm(self, value: str, name: str, scale: str, epsilon: float) -> str:
-        """x * rsqrt(mean(x^2) + epsilon) * scale, the mean in float32."""
-        return self.graph.node("SimplifiedLayerNormalization", [value, scale], name, axis=-1, epsilon=epsilon)
 
     def linear(self, value: str, name: str) -> str:
         """A Linear with bias."""
@@ -126,11 +135,37 @@ class VisionLayer:
             if vision.qk_normalization and part != "v":
                 name = f"{path}.{part}_norm"
                 scale = graph.weight(f"{name}.weight", PlainWeight(self.checkpoint[f"{name}.weight"]))
-                projected = self.rms_norm(projected, name, scale, vision.qk_norm_eps)
+                projected = graph.rms_norm(projected, scale, name, vision.qk_norm_eps)
             inputs.append(projected)
         if biases and not vision.qk_normalization:
             inputs.append(graph.weight(f"{path}.qkv.bias", PlainWeight(*biases)))
+        if graph.variant is Variant.STANDARD:
+            return self.standard_attention(path, inputs)
         return graph.node("MultiHeadAttention", inputs, path, domain=MICROSOFT, num_heads=vision.num_attention_heads)
+
+    def standard_attention(self, path: str, inputs: list[str]) -> str:
+        """softmax(q k^T / sqrt(head size)) v of standard operators; a fourth input is the bias of all three, [3 C]."""
+        graph, heads = self.graph, self.vision.num_attention_heads
+        width = self.vision.hidden_size
+        if len(inputs) > len("qkv"):
+            *inputs, bias = inputs
+            parts = [f"{path}.{part}.bias" for part in "qkv"]
+            graph.node("Split", [bias, graph.constant([width] * 3)], parts, axis=0)
+            inputs = [graph.node("Add", pair, f"{pair[0]}.biased") for pair in zip(inputs, parts, strict=True)]
+        split = graph.constant([0, 0, heads, width // heads])
+        query, key, value = (
+            graph.node(
+                "Transpose", [graph.node("Reshape", [name, split], f"{name}.heads")], f"{name}.turned", perm=perm
+            )
+            for name, perm in zip(inputs, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True)
+        )
+        query = graph.scaled(query, (width // heads) ** -0.5, f"{path}.scaled")
+        weights = graph.node(
+            "Softmax", [graph.node("MatMul", [query, key], f"{path}.scores")], f"{path}.weights", axis=-1
+        )
+        mixed = graph.node("MatMul", [weights, value], f"{path}.mixed")
+        mixed = graph.node("Transpose", [mixed], f"{path}.joined", perm=[0, 2, 1, 3])
+        return graph.node("Reshape", [mixed, graph.constant([0, 0, width])], path)
 
     def scaled_residual(self, hidden: str, value: str, linear: str, scale: str) -> str:
         """hidden + scale * linear(value).

@@ -90,11 +90,11 @@ def architecture(checkpoint: Checkpoint) -> dict[str, int]:
     }
 
 
-def variant_entry(graph: Graph, variant: str, providers: list[str], files: list[FileRecord]) -> dict[str, Any]:
+def variant_entry(graph: Graph, providers: list[str], files: list[FileRecord]) -> dict[str, Any]:
     """One variant of one graph."""
     storage = {} if graph.storage is None else {"quantisation": graph.storage.as_json()}
     return {
-        "variant": variant,
+        "variant": graph.variant.value,
         "precision": graph.precision_name,
         **storage,
         "providers": providers,

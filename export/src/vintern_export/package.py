@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vintern_export.checkpoint import Checkpoint
+from vintern_export.graph import Variant
 from vintern_export.graph_decoder import build_decoder
-from vintern_export.graph_file import data_size, write_graph
+from vintern_export.graph_file import data_size, write_graph, write_variant
 from vintern_export.graph_projector import build_projector
 from vintern_export.graph_vision import build_vision_encoder
 from vintern_export.layout import EMBED_TOKENS
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
     from vintern_export.graph import Graph
     from vintern_export.quantised_matrix import MatrixStorage
 
-PROVIDERS = ["cpu", "cuda"]
-"""Providers the fused graphs run on, in either precision."""
+PROVIDERS = {
+    Variant.FUSED: ["cpu", "cuda"],
+    Variant.STANDARD: ["cpu", "cuda", "tensorrt", "openvino"],
+}
+"""Providers the graphs of a variant are meant for, in either precision."""
+TARGETS = PROVIDERS[Variant.STANDARD]
+"""What a package can be exported for."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,8 @@ class ExportOptions:
         precision: format of the arithmetic, and of the weights that are not quantised.
         storage: how the decoder's matrices are quantised; None leaves them in ``precision``.
         vision_storage: the same for the vision encoder and the projector.
-        variant: operator set of the decoder; ``fused`` is the only one.
-        providers: execution providers the package is meant for.
+        variants: operator sets; with both, the standard graphs use the fused ones' data files.
+        provider: the execution provider the package is meant for; None for all.
         template: chat template instead of the checkpoint's.
         system: system message instead of the checkpoint's.
         force: replace an existing package.
@@ -53,8 +59,8 @@ class ExportOptions:
     precision: Precision = Precision.FP32
     storage: MatrixStorage | None = None
     vision_storage: MatrixStorage | None = None
-    variant: str = "fused"
-    providers: tuple[str, ...] = tuple(PROVIDERS)
+    variants: tuple[Variant, ...] = (Variant.FUSED,)
+    provider: str | None = None
     template: str | None = None
     system: str | None = None
     force: bool = False
@@ -81,18 +87,17 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             warn(line)
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)
-        graphs = {
-            "vision_encoder": build_vision_encoder(checkpoint, options.precision, options.vision_storage),
-            "projector": build_projector(checkpoint, options.precision, options.vision_storage),
-            "decoder": build_decoder(checkpoint, options.precision, options.storage),
-        }
+        graphs = {key: build(options.variants[0]) for key, build in builders(checkpoint, options).items()}
         table = checkpoint[EMBED_TOKENS]
         total = sum(data_size(graph) for graph in graphs.values()) + table.size_bytes
         check_space(staging, total)
         with hashing_in_background(checkpoint.source_files) as digest, progress_bar("export", total) as progress:
             tokenizer_file = write_file(staging / "tokenizer.json", tokenizer.json_text.encode())
             table_file = write_embeddings(table, staging, progress)
-            variants = {key: [write_variant(graph, staging, options, progress)] for key, graph in graphs.items()}
+            variants = {
+                key: write_variants(graphs[key], build, staging, options, progress)
+                for key, build in builders(checkpoint, options).items()
+            }
             source = {"name": name, "layout": checkpoint.config.layout.value, "sha256": digest.result()}
         manifest = build_manifest(
             checkpoint, source, prompt, presets, (tokenizer, tokenizer_file), (table.dtype, table_file), variants
@@ -102,15 +107,40 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
 
 def option_warnings(options: ExportOptions) -> list[str]:
     """What the user should know about a choice of options."""
-    if options.precision is Precision.FP16 and options.providers == ("cpu",):
+    if options.precision is Precision.FP16 and options.provider == "cpu":
         return ["the CPU provider computes float16 graphs through float32: smaller files, but not faster than fp32"]
     return []
 
 
-def write_variant(graph: Graph, folder: Path, options: ExportOptions, progress: Progress) -> dict[str, Any]:
-    """Writes a graph and returns its manifest entry."""
+def builders(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Callable[[Variant], Graph]]:
+    """What builds each graph of the package. The projector needs no other operators than the standard ones."""
+    precision = options.precision
+    return {
+        "vision_encoder": lambda variant: build_vision_encoder(checkpoint, precision, options.vision_storage, variant),
+        "projector": lambda variant: build_projector(checkpoint, precision, options.vision_storage, variant),
+        "decoder": lambda variant: build_decoder(checkpoint, precision, options.storage, variant),
+    }
+
+
+def write_variants(
+    graph: Graph, build: Callable[[Variant], Graph], folder: Path, options: ExportOptions, progress: Progress
+) -> list[dict[str, Any]]:
+    """Writes a graph in all variants and returns their manifest entries."""
     files = write_graph(graph, folder, progress)
-    return variant_entry(graph, options.variant, list(options.providers), files)
+    entries = [variant_entry(graph, providers_of(graph.variant, options), files)]
+    for variant in options.variants[1:]:
+        other = build(variant)
+        other.name = f"{graph.name}.{variant.value}"
+        entries.append(
+            variant_entry(other, providers_of(variant, options), write_variant(other, folder, files[1], progress))
+        )
+    return entries
+
+
+def providers_of(variant: Variant, options: ExportOptions) -> list[str]:
+    """Execution providers a variant of the package is meant for."""
+    providers = PROVIDERS[variant]
+    return [options.provider] if options.provider in providers else providers
 
 
 def write_embeddings(table: TensorSource, folder: Path, progress: Progress) -> FileRecord:

@@ -6,15 +6,15 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 
-use ndarray::{ArrayView2, ArrayViewD};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewD, arr0};
 use ort::memory::Allocator;
 use ort::session::IoBinding;
 use ort::value::{DynTensor, DynTensorValueType, Tensor, TensorElementType, Value};
 use ort::{AsPointer, ortsys};
 
+use super::OnnxGraph;
 use super::session::run_error;
-use super::{GraphSource, Library, OnnxGraph};
-use crate::graph::{CachedGraph, CachedRow, GraphError, Input, Interrupt, Placement, Values};
+use crate::graph::{CachedGraph, CachedRow, GraphError, Interrupt, Placement};
 
 /// Element type of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,19 @@ impl CacheDtype {
     }
 }
 
+/// How a graph treats its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheForm {
+    /// Past and present are one buffer, in which the graph writes (the fused variant).
+    InPlace,
+    /// The graph reads the past, masked by a bias, and gives the new keys and values, which are copied behind it here (the
+    /// standard variant).
+    Apart,
+}
+
+/// Bias of a position that takes no part: the lowest float16.
+const MASKED: f32 = -65504.0;
+
 /// Shape and names of the cache.
 #[derive(Clone, Debug)]
 pub struct CacheLayout {
@@ -53,6 +66,8 @@ pub struct CacheLayout {
     pub head_dim: usize,
     /// Element type.
     pub dtype: CacheDtype,
+    /// How the graph treats it.
+    pub form: CacheForm,
     /// Width of the graph's first output.
     pub output_width: usize,
 }
@@ -79,7 +94,10 @@ pub struct OnnxCachedGraph {
 /// What the binding refers to.
 struct Bound {
     rows: Range<usize>,
+    positions: usize,
     output: Tensor<f32>,
+    /// New keys and values where the graph gives them apart, `[rows, heads, positions, head size]` each.
+    new: Vec<DynTensor>,
 }
 
 // SAFETY: the raw pointers inside are to buffers and bindings that this value owns; ONNX Runtime lets them be used from
@@ -87,14 +105,13 @@ struct Bound {
 unsafe impl Send for OnnxCachedGraph {}
 
 impl OnnxCachedGraph {
-    /// Loads a graph with a cache of the given layout. The first output is float32 `[rows, output_width]`.
+    /// A graph with a cache of the given layout. The first output is float32 `[rows, output_width]`.
     ///
     /// # Errors
-    /// As [`OnnxGraph::load`].
-    pub fn load(library: &Library, source: &GraphSource<'_>, layout: CacheLayout) -> Result<Self, GraphError> {
-        let graph = OnnxGraph::load(library, source)?;
+    /// [`GraphError::Run`] when the runtime cannot bind inputs to it.
+    pub fn new(graph: OnnxGraph, layout: CacheLayout) -> Result<Self, GraphError> {
         let binding = graph.session.create_binding().map_err(|error| run_error(&graph.name, error.message()))?;
-        let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
+        let output = graph.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
         Ok(Self { graph, layout, output, buffers: Vec::new(), rows: 0, capacity: 0, binding, bound: None })
     }
 
@@ -105,7 +122,16 @@ impl OnnxCachedGraph {
     fn allocate(&self, rows: usize, capacity: usize) -> Result<Vec<DynTensor>, GraphError> {
         let shape = [rows, self.layout.heads, capacity, self.layout.head_dim];
         let allocator = Allocator::default();
-        let tensor = |_| DynTensor::new(&allocator, self.layout.dtype.element(), shape);
+        let bytes = shape.iter().product::<usize>() * self.layout.dtype.size();
+        let tensor = |_| {
+            let mut tensor = DynTensor::new(&allocator, self.layout.dtype.element(), shape)?;
+            if self.layout.form == CacheForm::Apart {
+                // What is masked is still multiplied, by 0: it must be a number.
+                // SAFETY: the tensor is so many bytes of host memory, and zeros are numbers.
+                unsafe { std::ptr::write_bytes(tensor.data_ptr_mut().cast::<u8>(), 0, bytes) };
+            }
+            Ok(tensor)
+        };
         (0..self.layout.tensors.len()).map(tensor).collect::<ort::Result<_>>().map_err(|error: ort::Error| {
             let megabytes = (rows * capacity * self.layout.position_bytes()).div_ceil(1 << 20);
             GraphError::OutOfMemory {
@@ -115,36 +141,83 @@ impl OnnxCachedGraph {
         })
     }
 
-    /// Binds the cache of `rows` and an output for them.
-    fn bind(&mut self, rows: &Range<usize>) -> ort::Result<()> {
-        if self.bound.as_ref().is_some_and(|bound| bound.rows == *rows) {
+    /// Binds the cache of `rows` and outputs for them.
+    fn bind(&mut self, rows: &Range<usize>, positions: usize) -> ort::Result<()> {
+        let fits = |bound: &Bound| {
+            bound.rows == *rows && (self.layout.form == CacheForm::InPlace || bound.positions == positions)
+        };
+        if self.bound.as_ref().is_some_and(fits) {
             return Ok(());
         }
         self.bound = None;
         let allocator = Allocator::default();
         let shape = [rows.len(), self.layout.heads, self.capacity, self.layout.head_dim];
+        let new_shape = [rows.len(), self.layout.heads, positions, self.layout.head_dim];
         let row_bytes = shape[1..].iter().product::<usize>() * self.layout.dtype.size();
+        let mut new = Vec::new();
         for (buffer, (past, present)) in self.buffers.iter_mut().zip(&self.layout.tensors) {
             // SAFETY: `rows` was checked against the buffer, which outlives the binding: it is replaced only together
             // with a cleared binding, in `reserve`.
             let mut view = unsafe { part_of(buffer, &allocator, rows.start * row_bytes, shape, self.layout.dtype) }?;
             self.binding.bind_input(past.as_str(), &view)?;
-            self.binding.bind_output(present.as_str(), &mut view)?;
+            match self.layout.form {
+                CacheForm::InPlace => self.binding.bind_output(present.as_str(), &mut view)?,
+                CacheForm::Apart => {
+                    let mut tensor = DynTensor::new(&allocator, self.layout.dtype.element(), new_shape)?;
+                    self.binding.bind_output(present.as_str(), &mut tensor)?;
+                    new.push(tensor);
+                }
+            }
         }
         let mut output = Tensor::<f32>::new(&allocator, [rows.len(), self.layout.output_width])?;
         self.binding.bind_output(self.output.as_str(), &mut output)?;
-        self.bound = Some(Bound { rows: rows.clone(), output });
+        self.bound = Some(Bound { rows: rows.clone(), positions, output, new });
         Ok(())
     }
 
-    fn bind_inputs(&mut self, inputs: &[Input<'_>]) -> ort::Result<()> {
-        for input in inputs {
-            match &input.values {
-                Values::F32(values) => self.binding.bind_input(input.name, &owned(values)?)?,
-                Values::I32(values) => self.binding.bind_input(input.name, &owned(values)?)?,
+    /// Binds the new positions of each row in the way the graph wants them.
+    fn bind_inputs(&mut self, embeds: ArrayView3<'_, f32>, pasts: &[usize]) -> ort::Result<()> {
+        let (rows, positions, _) = embeds.dim();
+        self.binding.bind_input("inputs_embeds", &owned(&embeds.into_dyn())?)?;
+        // Lengths are below the model's longest, which fits.
+        if self.layout.form == CacheForm::InPlace {
+            let last: Vec<i32> = pasts.iter().map(|past| (past + positions) as i32 - 1).collect();
+            let total = last.iter().max().map_or(0, |last| last + 1);
+            self.binding.bind_input("seqlens_k", &Tensor::from_array(([rows], last))?)?;
+            return self.binding.bind_input("total_sequence_length", &owned(&arr0(total).view().into_dyn())?);
+        }
+        let ids: Vec<i32> = pasts.iter().flat_map(|past| (*past..past + positions).map(|id| id as i32)).collect();
+        self.binding.bind_input("position_ids", &Tensor::from_array(([rows, positions], ids))?)?;
+        let width = self.capacity + positions;
+        let mut bias = vec![MASKED; rows * positions * width];
+        for (index, line) in bias.chunks_exact_mut(width).enumerate() {
+            let (row, position) = (index / positions, index % positions);
+            line[..pasts[row]].fill(0.0);
+            line[self.capacity..=self.capacity + position].fill(0.0);
+        }
+        self.binding.bind_input("attention_bias", &Tensor::from_array(([rows, 1, positions, width], bias))?)
+    }
+
+    /// Copies new keys and values that the graph gave apart behind each row's past.
+    fn keep_new(&mut self, pasts: &[usize]) {
+        let Some(bound) = &self.bound else { return };
+        let vector_bytes = self.layout.head_dim * self.layout.dtype.size();
+        for (new, buffer) in bound.new.iter().zip(&mut self.buffers) {
+            let lines = pasts
+                .iter()
+                .enumerate()
+                .flat_map(|(row, past)| (0..self.layout.heads).map(move |head| (row, head, *past)));
+            for (row, head, past) in lines {
+                let from = (row * self.layout.heads + head) * bound.positions;
+                let to = ((bound.rows.start + row) * self.layout.heads + head) * self.capacity + past;
+                // SAFETY: `run` checked the rows and the positions against the cache; both are in host memory and apart.
+                unsafe {
+                    let from = new.data_ptr().cast::<u8>().add(from * vector_bytes);
+                    let to = buffer.data_ptr_mut().cast::<u8>().add(to * vector_bytes);
+                    std::ptr::copy_nonoverlapping(from, to, bound.positions * vector_bytes);
+                }
             }
         }
-        Ok(())
     }
 
     fn check(&self, row: usize, position: usize) -> Result<(), GraphError> {
@@ -225,17 +298,24 @@ impl CachedGraph for OnnxCachedGraph {
     fn run(
         &mut self,
         rows: Range<usize>,
-        inputs: &[Input<'_>],
+        embeds: ArrayView3<'_, f32>,
+        pasts: &[usize],
         interrupt: &Interrupt,
     ) -> Result<ArrayView2<'_, f32>, GraphError> {
-        if rows.is_empty() || rows.end > self.rows {
+        let (count, positions, _) = embeds.dim();
+        let furthest = pasts.iter().max().map_or(0, |past| past + positions);
+        if rows.is_empty() || count != rows.len() || pasts.len() != count {
             return Err(GraphError::Cache { row: rows.end, position: 0, rows: self.rows, capacity: self.capacity });
         }
-        self.bind(&rows).and_then(|()| self.bind_inputs(inputs)).map_err(|error| self.failed(&error))?;
+        self.check(rows.end - 1, furthest)?;
+        self.bind(&rows, positions)
+            .and_then(|()| self.bind_inputs(embeds, pasts))
+            .map_err(|error| self.failed(&error))?;
         let binding = &self.binding;
         self.graph.interruptible(interrupt, |session, options| {
             session.run_binding_with_options(binding, options).map(drop)
         })?;
+        self.keep_new(pasts);
         let Some(bound) = &self.bound else {
             return Err(run_error(&self.graph.name, "the graph has no output"));
         };

@@ -7,6 +7,6 @@ mod library;
 mod operators;
 mod session;
 
-pub use cached::{CacheDtype, CacheLayout, OnnxCachedGraph};
+pub use cached::{CacheDtype, CacheForm, CacheLayout, OnnxCachedGraph};
 pub use library::{LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, RuntimeLog, locate};
 pub use session::{GraphSource, OnnxGraph, try_provider};

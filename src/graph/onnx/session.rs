@@ -14,23 +14,37 @@ use super::{Library, operators};
 use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
 use crate::kernels::{BlockFormat, BlockProduct};
-use crate::package::{Axis, GraphVariant, Quantisation, TensorEntry};
+use crate::package::{Axis, FUSED, GraphVariant, Quantisation, STANDARD, TensorEntry};
 use crate::provider::{CpuOptions, Kernels, Provider, ProviderList};
 
-/// A graph of a package, ready to be loaded.
+/// A graph of a package in the variants there are, ready to be loaded.
 #[derive(Clone, Debug)]
 pub struct GraphSource<'a> {
-    /// The `.onnx` file.
-    pub file: PathBuf,
-    /// What the manifest says of it.
-    pub variant: &'a GraphVariant,
+    /// The `.onnx` file of each variant and what the manifest says of it; at least one.
+    pub variants: Vec<(PathBuf, &'a GraphVariant)>,
     /// Execution providers to run it on, in order of preference.
     pub providers: &'a ProviderList,
     /// Refuse the graph if a node runs on the CPU provider though the list begins with another.
     pub strict: bool,
 }
 
-impl GraphSource<'_> {
+impl<'a> GraphSource<'a> {
+    /// The variant that suits a provider best.
+    fn choose(&self, provider: &Provider) -> Chosen<'a> {
+        let preferred = if provider.prefers_fused() { FUSED } else { STANDARD };
+        let found = self.variants.iter().find(|(_, variant)| variant.variant == preferred);
+        let (file, variant) = found.unwrap_or(&self.variants[0]);
+        Chosen { file: file.clone(), variant }
+    }
+}
+
+/// The variant of a graph that is loaded.
+struct Chosen<'a> {
+    file: PathBuf,
+    variant: &'a GraphVariant,
+}
+
+impl Chosen<'_> {
     /// Our kernels, where `provider` shall and can run the graph's quantised matrices with them.
     fn block_kernels(&self, provider: &Provider) -> Result<Option<BlockProduct>, GraphError> {
         let (Provider::Cpu(options), Some(quantisation)) = (provider, &self.variant.quantisation) else {
@@ -63,6 +77,8 @@ pub struct OnnxGraph {
     pub(super) session: Session,
     pub(super) name: String,
     pub(super) placement: Placement,
+    /// The variant that was loaded.
+    pub(super) variant: GraphVariant,
     options: Arc<RunOptions>,
     output: String,
 }
@@ -73,13 +89,18 @@ impl OnnxGraph {
     /// # Errors
     /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
     pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
-        let (session, placement) = open_session(library, source)?;
-        check_outlets(&session, source)?;
-        let name = source.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let failed = |error: &ort::Error| load_error(source, error.message());
+        let (session, placement, chosen) = open_session(library, source)?;
+        check_outlets(&session, &chosen)?;
+        let name = chosen.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let failed = |error: &ort::Error| load_error(&chosen, error.message());
         let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
-        let output = source.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
-        Ok(Self { session, name, placement, options, output })
+        let output = chosen.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
+        Ok(Self { session, name, placement, options, output, variant: chosen.variant.clone() })
+    }
+
+    /// The variant that was loaded.
+    pub fn variant(&self) -> &GraphVariant {
+        &self.variant
     }
 
     /// Calls `run` so that `interrupt` ends it, and names the graph in what fails.
@@ -133,15 +154,22 @@ impl Graph for OnnxGraph {
 ///
 /// A provider that cannot be had, cannot load the graph or is given no node of it is skipped for the next of the list; the
 /// placement tells which and why. The last one's failure is the error.
-fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<(Session, Placement), GraphError> {
+fn open_session<'a>(
+    library: &Library,
+    source: &GraphSource<'a>,
+) -> Result<(Session, Placement, Chosen<'a>), GraphError> {
     let mut providers: Vec<&Provider> = source.providers.entries().iter().collect();
     let mut skipped = Vec::new();
     loop {
-        let (index, error) = match open_on(library, source, &providers) {
+        let chosen = source.choose(providers[0]);
+        let (index, error) = match open_on(library, &chosen, &providers) {
             Ok((session, mut placement)) => {
-                check_strictness(source, &providers, &placement)?;
+                if source.strict {
+                    check_strictness(&chosen, &providers, &placement)?;
+                }
                 placement.skipped = skipped;
-                return Ok((session, placement));
+                placement.variant.clone_from(&chosen.variant.variant);
+                return Ok((session, placement, chosen));
             }
             Err(failure) => failure,
         };
@@ -156,11 +184,11 @@ fn open_session(library: &Library, source: &GraphSource<'_>) -> Result<(Session,
 /// Opens a session on these providers. A failure comes with the index of the provider it is put down to.
 fn open_on(
     library: &Library,
-    source: &GraphSource<'_>,
+    chosen: &Chosen<'_>,
     providers: &[&Provider],
 ) -> Result<(Session, Placement), (usize, GraphError)> {
-    let failed = |error: &str| (0, load_error(source, error));
-    let kernels = source.block_kernels(providers[0]).map_err(|error| (0, error))?;
+    let failed = |error: &str| (0, load_error(chosen, error));
+    let kernels = chosen.block_kernels(providers[0]).map_err(|error| (0, error))?;
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
     let builder = builder.with_log_level(LogLevel::Error).map_err(|error| failed(error.message()))?;
     let mut builder = builder
@@ -175,7 +203,7 @@ fn open_on(
     }
     let is_cpu = matches!(providers[0], Provider::Cpu(_));
     let session =
-        builder.commit_from_file(&source.file).map_err(|error| match load_error(source, error.message()) {
+        builder.commit_from_file(&chosen.file).map_err(|error| match load_error(chosen, error.message()) {
             GraphError::Load { file, message } if !is_cpu => {
                 (0, GraphError::ProviderLoad { provider: providers[0].name().to_owned(), file, message })
             }
@@ -184,7 +212,7 @@ fn open_on(
     let mut placement = read_placement(&session).map_err(|error| failed(error.message()))?;
     placement.kernels = kernels.map(BlockProduct::name);
     if !is_cpu && !placement.providers.iter().any(|entry| providers[0].is_placed_as(&entry.provider)) {
-        let (provider, file) = (providers[0].name().to_owned(), source.file.clone());
+        let (provider, file) = (providers[0].name().to_owned(), chosen.file.clone());
         return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
     }
     Ok((session, placement))
@@ -219,12 +247,8 @@ fn without_source(message: &str) -> &str {
 }
 
 /// Refuses nodes on the CPU provider where they were not wanted.
-fn check_strictness(
-    source: &GraphSource<'_>,
-    providers: &[&Provider],
-    placement: &Placement,
-) -> Result<(), GraphError> {
-    if !source.strict || matches!(providers[0], Provider::Cpu(_)) {
+fn check_strictness(chosen: &Chosen<'_>, providers: &[&Provider], placement: &Placement) -> Result<(), GraphError> {
+    if matches!(providers[0], Provider::Cpu(_)) {
         return Ok(());
     }
     let cpu = Provider::Cpu(CpuOptions::default());
@@ -234,15 +258,15 @@ fn check_strictness(
     let operators = fallen.operators.iter().map(|(operator, nodes)| format!("{nodes} {operator}"));
     Err(GraphError::FellToCpu {
         provider: providers[0].name().to_owned(),
-        file: source.file.clone(),
+        file: chosen.file.clone(),
         operators: operators.collect::<Vec<_>>().join(", "),
     })
 }
 
-fn load_error(source: &GraphSource<'_>, message: &str) -> GraphError {
-    match out_of_memory(message, || source.file.display().to_string()) {
+fn load_error(chosen: &Chosen<'_>, message: &str) -> GraphError {
+    match out_of_memory(message, || chosen.file.display().to_string()) {
         Some(error) => error,
-        None => GraphError::Load { file: source.file.clone(), message: message.to_owned() },
+        None => GraphError::Load { file: chosen.file.clone(), message: message.to_owned() },
     }
 }
 
@@ -262,10 +286,10 @@ fn out_of_memory(message: &str, what: impl FnOnce() -> String) -> Option<GraphEr
         .then(|| GraphError::OutOfMemory { what: what(), message: message.to_owned() })
 }
 
-fn check_outlets(session: &Session, source: &GraphSource<'_>) -> Result<(), GraphError> {
-    let mismatch = |difference| GraphError::Mismatch { file: source.file.clone(), difference };
+fn check_outlets(session: &Session, chosen: &Chosen<'_>) -> Result<(), GraphError> {
+    let mismatch = |difference| GraphError::Mismatch { file: chosen.file.clone(), difference };
     for (kind, stated, found) in
-        [("input", &source.variant.inputs, session.inputs()), ("output", &source.variant.outputs, session.outputs())]
+        [("input", &chosen.variant.inputs, session.inputs()), ("output", &chosen.variant.outputs, session.outputs())]
     {
         if stated.len() != found.len() {
             return Err(mismatch(format!("{} {kind}s instead of {}", found.len(), stated.len())));

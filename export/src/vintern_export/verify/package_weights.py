@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -181,46 +181,25 @@ class PackageWeights:
         return self._rotary
 
     def architecture(self) -> Architecture:
-        """The sizes, read off the shapes of weights and the attributes of operators."""
-        vision, decoder = Operators(self.models["vision_encoder"]), Operators(self.models["decoder"])
-        rms = not vision.all("LayerNormalization")
-        norms = vision.all("SimplifiedLayerNormalization")
-        qk_norms = [values for name, values in norms if name.endswith(("q_norm", "k_norm"))]
-        kernel_rows, width = self._tensors["vision_model.embeddings.patch_embedding.weight"].shape
-        attention = decoder.first("GroupQueryAttention")
-        order = Operators(self.models["projector"]).first("Transpose")["perm"]
+        """The sizes, read off the shapes of weights and the properties of the graphs."""
+        vision, projector, decoder = (self._properties(key) for key in ("vision_encoder", "projector", "decoder"))
         return Architecture(
-            patch_size=round((kernel_rows / 3) ** 0.5),
-            vision_layers=len(vision.all("MultiHeadAttention")),
-            vision_heads=vision.first("MultiHeadAttention").get("num_heads", 1),
-            vision_eps=vision.first("SimplifiedLayerNormalization" if rms else "LayerNormalization").get(
-                "epsilon", 0.0
-            ),
-            vision_rms=rms,
-            qk_eps=qk_norms[0]["epsilon"] if qk_norms else 0.0,
-            shuffle_factor=round((self._matrices["mlp1.1.weight"].shape[0] / width) ** 0.5),
-            transposed_tokens=list(order)[1] == 3,
-            layers=len(decoder.all("GroupQueryAttention")),
-            heads=attention["num_heads"],
-            key_value_heads=attention["kv_num_heads"],
-            rms_eps=decoder.first("SkipSimplifiedLayerNormalization")["epsilon"],
+            patch_size=int(vision["patch_size"]),
+            vision_layers=int(vision["layers"]),
+            vision_heads=int(vision["heads"]),
+            vision_eps=vision["norm_eps"],
+            vision_rms=bool(vision["rms_norm"]),
+            qk_eps=vision["qk_norm_eps"],
+            shuffle_factor=int(projector["shuffle_factor"]),
+            transposed_tokens=bool(projector["transposed_tokens"]),
+            layers=int(decoder["layers"]),
+            heads=int(decoder["heads"]),
+            key_value_heads=int(decoder["key_value_heads"]),
+            rms_eps=decoder["norm_eps"],
         )
 
-
-class Operators:
-    """Names and attributes of a graph's nodes, by operator."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._nodes: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        for node in model.graph.node:
-            values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            self._nodes.setdefault(node.op_type, []).append((node.name, values))
-
-    def all(self, operator: str) -> list[tuple[str, dict[str, Any]]]:
-        """(name, attributes) of every node of an operator."""
-        return self._nodes.get(operator, [])
-
-    def first(self, operator: str) -> dict[str, Any]:
-        """Attributes of the first one; empty where there is none."""
-        nodes = self.all(operator)
-        return nodes[0][1] if nodes else {}
+    def _properties(self, graph: str) -> dict[str, float]:
+        properties = {entry.key: float(entry.value) for entry in self.models[graph].metadata_props}
+        if not properties:
+            raise PackageError(f"{graph}.onnx holds no properties: an older exporter wrote it; export again")
+        return properties

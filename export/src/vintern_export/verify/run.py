@@ -23,6 +23,7 @@ from vintern_export.verify.sessions import DecoderSession, Session
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vintern_export.manifest import Manifest
     from vintern_export.numbers import FloatArray
 
 Report = Callable[[str], None]
@@ -68,7 +69,8 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
         check_files(folder, manifest, progress)
     report("file hashes                  pass")
     inputs = make_inputs(folder, manifest)
-    variants = {name: entries[0] for name, entries in manifest["graphs"].items()}
+    variant_sets = sets_of_variants(manifest)
+    variants = variant_sets[0]
     quantised = any("quantisation" in variant for variant in variants.values())
     graphs = {name: entry["files"][0]["name"] for name, entry in variants.items()}
     original = reference_of_checkpoint(checkpoint, inputs, whole=quantised) if checkpoint else None
@@ -77,19 +79,37 @@ def verify_package(folder: Path, checkpoint: Path | None, *, record: bool, repor
         reference = evaluate(weights.architecture(), weights, weights.rotary(), inputs)
     else:
         reference = original
-    decoder = run_decoder(folder, variants["decoder"], inputs)
-    comparisons = compare_vision(folder, variants, inputs, reference)
-    comparisons += compare_decoder(variants["decoder"]["precision"], decoder, reference)
-    for comparison in comparisons:
-        report(comparison.line())
+    decoders, comparisons = [], []
+    for found in variant_sets:
+        if len(variant_sets) > 1:
+            report(f"{found['decoder']['variant']} graphs:")
+        decoders.append(run_decoder(folder, found["decoder"], inputs))
+        compared = compare_vision(folder, found, inputs, reference)
+        compared += compare_decoder(found["decoder"]["precision"], decoders[-1], reference)
+        for comparison in compared:
+            report(comparison.line())
+        comparisons += compared
     passed = all(comparison.passed for comparison in comparisons)
     if quantised and original is not None:
-        for line in quantisation_report(folder, variants, inputs, decoder, original):
+        for line in quantisation_report(folder, variants, inputs, decoders[0], original):
             report(line)
     if record and passed:
         record_parity(folder, manifest, parity_tensors(inputs, reference))
         report("parity.safetensors           recorded")
     return passed
+
+
+def sets_of_variants(manifest: Manifest) -> list[dict[str, Any]]:
+    """Whole sets of graphs, one for each variant: {component: manifest entry}."""
+    graphs = manifest["graphs"]
+    names = [entry["variant"] for entry in graphs["decoder"]]
+    return [
+        {
+            component: next(entry for entry in entries if entry["variant"] == name)
+            for component, entries in graphs.items()
+        }
+        for name in names
+    ]
 
 
 def reference_of_checkpoint(folder: Path, inputs: Inputs, *, whole: bool) -> Reference:
