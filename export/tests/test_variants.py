@@ -12,18 +12,26 @@ from support import golden
 from vintern_export.cli import main
 
 COMPONENTS = ("vision_encoder", "projector", "decoder")
-STANDARD_OPERATORS = {
-    "Add", "Cast", "Concat", "Div", "Expand", "Gather", "Gelu", "Identity", "LayerNormalization", "MatMul", "Mul",
-    "ReduceMean", "Reshape", "Shape", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Sigmoid", "Transpose",
-    "Unsqueeze",
+TENSORRT = json.loads((Path(__file__).parent / "data/tensorrt_operators.json").read_text())
+"""Operators and number formats that TensorRT's parser takes; where the list is from stands in it."""
+TYPE_NAMES: dict[int, str] = {
+    TensorProto.FLOAT: "FP32", TensorProto.FLOAT16: "FP16", TensorProto.INT32: "INT32", TensorProto.INT64: "INT64",
 }  # fmt: skip
-"""What the graphs may use; a new operator is to be looked up in the lists of the providers first."""
 
 
 def exported(folder: Path, checkpoint: str, *words: str) -> dict[str, Any]:
     assert main([str(golden.checkpoint(checkpoint)), str(folder), *words]) == 0
     manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     return manifest
+
+
+def tensor_types(path: Path) -> dict[str, int]:
+    """Number format of every tensor of a graph, as ONNX infers it."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), strict_mode=True).graph
+    values = {
+        value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)
+    }
+    return values | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -39,9 +47,14 @@ def test_standard_graphs(tmp_path: Path, checkpoint: str, precision: str) -> Non
         onnx.checker.check_model(str(path), full_check=True)
         model = onnx.load(path, load_external_data=False)
         assert {node.domain for node in model.graph.node} == {""}
-        assert {node.op_type for node in model.graph.node} <= STANDARD_OPERATORS
-        types = {tensor.data_type for tensor in model.graph.initializer}
-        assert types <= {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64}
+        first, last = TENSORRT["opsets"]
+        assert first <= entry["opset"]["ai.onnx"] <= last
+        types = tensor_types(path)
+        for node in model.graph.node:
+            taken = TENSORRT["operators"].get(node.op_type)
+            assert taken, f"{node.op_type} is not on TensorRT's list"
+            found = {TYPE_NAMES[types[name]] for name in (*node.input, *node.output) if name}
+            assert found <= set(taken), f"{node.op_type}: {found} of {taken}"
     assert main(["verify", str(out), "--checkpoint", str(golden.checkpoint(checkpoint))]) == 0
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from vintern_export.weights import LinearWeight, Weight
 
 OPSET = 21
-"""LayerNormalization (17) and Gelu (20) are the newest standard operators used."""
+STANDARD_OPSET = 20
+"""Of standard graphs: LayerNormalization (17) and Gelu (20) are the newest operators, and TensorRT 10.1 ends here."""
 IR_VERSION = 10
 AttributeValue = int | float | str | list[int]
 MICROSOFT = "com.microsoft"
@@ -218,7 +219,7 @@ class Graph:
     @property
     def opsets(self) -> dict[str, int]:
         """Operator set versions, with the standard domain spelled out."""
-        used = {"ai.onnx": OPSET}
+        used = {"ai.onnx": STANDARD_OPSET if self.variant is Variant.STANDARD else OPSET}
         if any(node.domain == MICROSOFT for node in self.nodes):
             used[MICROSOFT] = 1
         return used
