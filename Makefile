@@ -26,6 +26,14 @@ $(VENV)/.openvino: $(VENV)/.ready
 	fi
 	touch $@
 
+# A plugin library of an execution provider (7 MB): the tests register it.
+PLUGIN := onnxruntime-ep-webgpu==0.4.0
+$(VENV)/.plugin: $(VENV)/.ready
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/plugin $(PLUGIN); \
+	fi
+	touch $@
+
 # Asks the bundled model about the bundled receipt; the times are printed apart, set-up with its downloads and builds first.
 RECEIPT := models/demo/receipt.png
 ask = printf '\nimage     %s\nquestion  %s\npreset    %s\n\n' $(RECEIPT) '$(2)' $(1) && \
@@ -60,7 +68,7 @@ $(TRAIN)/.ready: models/train/requirements.txt
 
 test: test-rust test-python
 
-test-rust: $(VENV)/.ready $(VENV)/.openvino
+test-rust: $(VENV)/.ready $(VENV)/.openvino $(VENV)/.plugin
 	rm -rf target/tmp/packages
 	cargo test --all-targets
 	cargo test --doc

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::graph::onnx::PluginLibrary;
 use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
 
 const EXIT_CODES: &str = "\
@@ -64,6 +65,9 @@ pub(super) struct RuntimeArgs {
     /// "vision=tensorrt;cuda,decoder=cuda"
     #[arg(long, value_name = "LIST", default_value = "cpu", env = "VINTERN_PROVIDER", hide_env_values = true)]
     pub(super) provider: String,
+    /// Library of an execution provider that is not part of ONNX Runtime, and the name it has in --provider
+    #[arg(long, value_name = "NAME=PATH", value_parser = plugin_library)]
+    pub(super) provider_library: Vec<PluginLibrary>,
     /// Refuse a graph of which any node runs on the CPU provider though another was asked for
     #[arg(long)]
     pub(super) strict: bool,
@@ -76,6 +80,15 @@ pub(super) struct RuntimeArgs {
     /// Tell on stderr where the graphs run, counts and times of each call; -vv also all that ONNX Runtime logs
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+}
+
+fn plugin_library(text: &str) -> Result<PluginLibrary, String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok(PluginLibrary { name: name.to_owned(), path: path.into() })
+        }
+        _ => Err("expected NAME=PATH".to_owned()),
+    }
 }
 
 /// How images are decoded and cut into tiles.

@@ -203,7 +203,12 @@ impl RuntimeArgs {
             1 => RuntimeLog::Warnings,
             _ => RuntimeLog::Everything,
         };
-        LibraryOptions { path: self.ort_library.clone(), threads: self.threads.map(usize::from), log }
+        LibraryOptions {
+            path: self.ort_library.clone(),
+            threads: self.threads.map(usize::from),
+            log,
+            plugins: self.provider_library.clone(),
+        }
     }
 
     /// Where each graph runs.

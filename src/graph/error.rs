@@ -64,6 +64,41 @@ pub enum GraphError {
         /// The library in use.
         loaded: PathBuf,
     },
+    /// The library of a provider is not there.
+    #[error(
+        "the provider library {} (--provider-library {name}=…) does not exist or is not a file\nhint: pass the path of the provider's own library",
+        path.display()
+    )]
+    PluginPath {
+        /// Name it was to have.
+        name: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The library is no provider.
+    #[error(
+        "{} cannot be used as the provider {name}: {message}\nhint: it must be a plugin library for this ONNX Runtime, which exports CreateEpFactories",
+        path.display()
+    )]
+    PluginLoad {
+        /// Name it was to have.
+        name: String,
+        /// The path.
+        path: PathBuf,
+        /// What the runtime said.
+        message: String,
+    },
+    /// The provider finds nothing to run on.
+    #[error(
+        "the provider {name} ({}) was loaded and offers no device on this machine\nhint: it needs hardware, or a driver, that is not there",
+        path.display()
+    )]
+    PluginWithoutDevice {
+        /// Name it was to have.
+        name: String,
+        /// The path.
+        path: PathBuf,
+    },
     /// A graph could not be loaded.
     #[error(
         "{} could not be loaded: {message}\nhint: `vintern verify` tells whether the file is damaged; if it is not, this ONNX Runtime cannot run it",

@@ -1,6 +1,8 @@
 //! Execution providers that this machine's library does not have: never a quiet fall back.
 
-use crate::common::{library_in, tiny_package};
+use std::path::Path;
+
+use crate::common::{library_in, repository, tiny_package};
 use crate::support::{Transcript, json_of, text, vintern};
 
 #[test]
@@ -43,6 +45,38 @@ fn a_list_goes_on_with_the_next_provider() {
     }
     let report = json_of(vintern().args(["doctor", "--json", "--provider", "cuda;cpu", "--model"]).arg(&package));
     assert_eq!(report["placement"][0]["providers"]["skipped"][0]["provider"], "cuda");
+}
+
+/// Three things can be wrong with a plugin library, and each has words of its own.
+#[test]
+fn plugin_libraries() {
+    let mut transcript = Transcript::new();
+    let folder = tempfile::tempdir().unwrap();
+    let no_library = folder.path().join("provider.so");
+    std::fs::write(&no_library, "no library").unwrap();
+    transcript.name(folder.path(), "FOLDER");
+    let missing = format!("mine={}", folder.path().join("nothing.so").display());
+    transcript.chat(&["--provider-library", &missing, "--provider", "mine", "question"]);
+    transcript.chat(&["--provider-library", "mine", "--provider", "mine", "question"]);
+    transcript.check("plugin_libraries");
+    let run = |path: &Path| {
+        let plugin = format!("mine={}", path.display());
+        let arguments = ["chat", "--provider-library", &plugin, "--provider", "mine", "--model"];
+        let output = vintern().args(arguments).arg(tiny_package()).arg("hi").output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, message) = run(&no_library);
+    assert_eq!(code, Some(3), "{message}");
+    assert!(message.contains("provider.so cannot be used as the provider mine: "), "{message}");
+    assert!(message.contains("it must be a plugin library for this ONNX Runtime"), "{message}");
+    let plugin = repository().join(".venv/plugin/onnxruntime_ep_webgpu/libonnxruntime_providers_webgpu.so");
+    if plugin.exists() {
+        // It needs a graphics processor; where there is one it runs.
+        let (code, message) = run(&plugin);
+        assert!(code == Some(0) || message.contains("offers no device on this machine"), "{message}");
+    } else {
+        eprintln!("there is no plugin library: not tested");
+    }
 }
 
 /// From the environment; a flag comes before it.

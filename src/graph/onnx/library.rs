@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::{Environment, GlobalThreadPoolOptions};
 use ort::logging::LogLevel;
-use ort::ortsys;
+use ort::{AsPointer, ortsys};
 
 use crate::graph::GraphError;
 
@@ -26,6 +26,25 @@ pub struct LibraryOptions {
     pub threads: Option<usize>,
     /// What of the runtime's own log goes to stderr.
     pub log: RuntimeLog,
+    /// Libraries of execution providers that are not part of ONNX Runtime.
+    pub plugins: Vec<PluginLibrary>,
+}
+
+/// A library with an execution provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginLibrary {
+    /// Name the provider has in specs.
+    pub name: String,
+    /// The library.
+    pub path: PathBuf,
+}
+
+/// A plugin library that was registered.
+#[derive(Clone, Debug)]
+pub(super) struct Plugin {
+    library: PluginLibrary,
+    /// Name the provider gives itself.
+    pub(super) provider: String,
 }
 
 impl LibraryOptions {
@@ -63,6 +82,7 @@ pub struct Library {
     pub(super) environment: Environment,
     path: PathBuf,
     version: String,
+    plugins: Vec<Plugin>,
 }
 
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
@@ -75,13 +95,17 @@ impl Library {
     pub fn load(options: &LibraryOptions) -> Result<Self, GraphError> {
         let path = locate(options.path.as_deref())?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(library) = &*loaded {
+        if let Some(library) = loaded.as_ref() {
             if library.path != path {
                 return Err(GraphError::LibraryAlreadyLoaded { loaded: library.path.clone() });
             }
-            return Ok(library.clone());
+            let mut library = library.clone();
+            library.register(&options.plugins)?;
+            *loaded = Some(library.clone());
+            return Ok(library);
         }
-        let library = load_from(path, options)?;
+        let mut library = load_from(path, options)?;
+        library.register(&options.plugins)?;
         *loaded = Some(library.clone());
         Ok(library)
     }
@@ -89,6 +113,38 @@ impl Library {
     /// Path the library was loaded from; a bare name when the system loader found it.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Registers plugin libraries that are not registered yet.
+    fn register(&mut self, plugins: &[PluginLibrary]) -> Result<(), GraphError> {
+        for library in plugins {
+            if self.plugins.iter().any(|plugin| plugin.library == *library) {
+                continue;
+            }
+            let PluginLibrary { name, path } = library.clone();
+            if !path.is_file() {
+                return Err(GraphError::PluginPath { name, path });
+            }
+            let known: Vec<_> = self.environment.devices().map(|device| device.ptr()).collect();
+            // A bare file name would be looked for beside ONNX Runtime.
+            let whole = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+            self.environment.register_ep_library(name.as_str(), whole).map_err(|error| GraphError::PluginLoad {
+                name: name.clone(),
+                path: path.clone(),
+                message: error.message().to_owned(),
+            })?;
+            let found = self.environment.devices().find(|device| !known.contains(&device.ptr()));
+            let Some(provider) = found.and_then(|device| device.ep().map(str::to_owned).ok()) else {
+                return Err(GraphError::PluginWithoutDevice { name, path });
+            };
+            self.plugins.push(Plugin { library: library.clone(), provider });
+        }
+        Ok(())
+    }
+
+    /// The plugin a provider of a spec is from: by the name it was registered with, or the one it gives itself.
+    pub(super) fn plugin(&self, provider: &str) -> Option<&Plugin> {
+        self.plugins.iter().find(|plugin| plugin.library.name == provider || plugin.provider == provider)
     }
 
     /// What the library says of its version and build.
@@ -133,7 +189,7 @@ fn load_from(path: PathBuf, options: &LibraryOptions) -> Result<Library, GraphEr
         }))
         .build()
         .map_err(failed)?;
-    Ok(Library { environment, path, version })
+    Ok(Library { environment, path, version, plugins: Vec::new() })
 }
 
 /// Opens the library and asks for its version before the binding does, which would panic on some of what can be wrong.

@@ -8,5 +8,7 @@ mod operators;
 mod session;
 
 pub use cached::{CacheDtype, CacheForm, CacheLayout, OnnxCachedGraph};
-pub use library::{LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, RuntimeLog, locate};
+pub use library::{
+    LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, PluginLibrary, RuntimeLog, locate,
+};
 pub use session::{GraphSource, OnnxGraph, try_provider};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
@@ -195,7 +196,7 @@ fn open_on(
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
     for (index, provider) in providers.iter().enumerate() {
-        builder = provider.register(builder).map_err(|error| (index, unavailable(provider, error.message())))?;
+        builder = add(library, provider, builder).map_err(|error| (index, unavailable(provider, error.message())))?;
     }
     if let Some(product) = kernels {
         let domain = operators::domain(product).map_err(|error| failed(error.message()))?;
@@ -211,7 +212,7 @@ fn open_on(
         })?;
     let mut placement = read_placement(&session).map_err(|error| failed(error.message()))?;
     placement.kernels = kernels.map(BlockProduct::name);
-    if !is_cpu && !placement.providers.iter().any(|entry| providers[0].is_placed_as(&entry.provider)) {
+    if !is_cpu && !placement.providers.iter().any(|entry| is_placed_as(library, providers[0], &entry.provider)) {
         let (provider, file) = (providers[0].name().to_owned(), chosen.file.clone());
         return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
     }
@@ -224,7 +225,23 @@ fn open_on(
 /// [`GraphError::ProviderUnavailable`].
 pub fn try_provider(library: &Library, provider: &Provider) -> Result<(), GraphError> {
     let builder = Session::builder(&library.environment).map_err(|error| unavailable(provider, error.message()))?;
-    provider.register(builder).map(drop).map_err(|error| unavailable(provider, error.message()))
+    add(library, provider, builder).map(drop).map_err(|error| unavailable(provider, error.message()))
+}
+
+/// Adds a provider to a session: by its devices where it is from a plugin library.
+fn add(library: &Library, provider: &Provider, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+    let (Provider::Other { options, .. }, Some(plugin)) = (provider, library.plugin(provider.name())) else {
+        return provider.register(builder);
+    };
+    let prefixed = options.iter().map(|(key, value)| (format!("{}.{key}", plugin.provider), value.clone()));
+    let options: Vec<(String, String)> = prefixed.collect();
+    let devices = library.environment.devices().filter(|device| device.ep().is_ok_and(|name| name == plugin.provider));
+    builder.with_devices(devices, Some(&options)).map_err(|error| ort::Error::new(error.message()))
+}
+
+/// Whether a name in a placement is the provider's.
+fn is_placed_as(library: &Library, provider: &Provider, placed: &str) -> bool {
+    library.plugin(provider.name()).map_or_else(|| provider.is_placed_as(placed), |plugin| plugin.provider == placed)
 }
 
 fn unavailable(provider: &Provider, message: &str) -> GraphError {
