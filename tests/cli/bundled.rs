@@ -106,7 +106,7 @@ fn a_stop_text_ends_it_after_a_line() {
 /// Why the package has presets of its own: what the card's call forbids to say twice, a page says twice.
 #[test]
 fn a_penalty_spoils_a_transcription() {
-    assert_ne!(answer(&["--repetition-penalty", "3.5"], READ)["text"], RECEIPT);
+    assert_ne!(answer(&["--preset", "read", "--repetition-penalty", "3.5"], READ)["text"], RECEIPT);
 }
 
 #[test]
