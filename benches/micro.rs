@@ -59,15 +59,7 @@ fn decode_and_tile_12_megapixels(bencher: Bencher) {
 #[divan::bench]
 fn tokenize(bencher: Bencher) {
     let package = Package::open(concat!(env!("CARGO_MANIFEST_DIR"), "/models/vintern-tiny").as_ref()).unwrap();
-    let tokens = &package.manifest().tokens;
-    let roles = TokenRoles {
-        eos: tokens.eos,
-        pad: tokens.pad,
-        image_start: tokens.image_start,
-        image_end: tokens.image_end,
-        image_context: tokens.image_context,
-        skipped_in_text: tokens.skipped_in_text.clone(),
-    };
+    let roles = TokenRoles::from(&package.manifest().tokens);
     let tokenizer = Tokenizer::from_file(&package.path(&package.manifest().tokenizer.file), &roles).unwrap();
     let text = "Hóa đơn số 638, ngày 27/10/2032: tổng cộng 4.322.000 đồng. ".repeat(50);
     bencher.counter(ItemsCount::new(text.chars().count())).bench_local(|| tokenizer.encode(black_box(&text)).unwrap());

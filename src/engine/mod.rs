@@ -88,15 +88,7 @@ impl Engine {
         let manifest = package.manifest();
         // Loading takes long: what can be refused at once is.
         template_of(manifest)?;
-        let tokens = &manifest.tokens;
-        let roles = TokenRoles {
-            eos: tokens.eos,
-            pad: tokens.pad,
-            image_start: tokens.image_start,
-            image_end: tokens.image_end,
-            image_context: tokens.image_context,
-            skipped_in_text: tokens.skipped_in_text.clone(),
-        };
+        let roles = TokenRoles::from(&manifest.tokens);
         let tokenizer = Tokenizer::from_file(&package.path(&manifest.tokenizer.file), &roles)?;
         let model = Model::load(package, library, providers, progress)?;
         Self::new(model, tokenizer, manifest.clone(), config)

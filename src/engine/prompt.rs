@@ -9,10 +9,25 @@ use super::rows::Position;
 use super::{Engine, EngineError};
 use crate::generate::{self, GenerationSettings, StopRule, Strategy, TokenId};
 use crate::graph::Interrupt;
+use crate::package::Tokens;
 use crate::prompt::{
-    Conversation, EncodedPrompt, StopStrings, Template, Tokenizer, encode_prompt, expand_images, insert_image_mark,
-    render,
+    Conversation, EncodedPrompt, StopStrings, Template, TokenRoles, Tokenizer, encode_prompt, expand_images,
+    insert_image_mark, render,
 };
+
+/// What a manifest says of tokens, for the tokenizer: packages know nothing of prompts, nor prompts of packages.
+impl From<&Tokens> for TokenRoles {
+    fn from(tokens: &Tokens) -> Self {
+        Self {
+            eos: tokens.eos,
+            pad: tokens.pad,
+            image_start: tokens.image_start,
+            image_end: tokens.image_end,
+            image_context: tokens.image_context,
+            skipped_in_text: tokens.skipped_in_text.clone(),
+        }
+    }
+}
 
 /// Ends a sequence whose text holds a stop string.
 struct StopText {

@@ -23,26 +23,7 @@ pub struct Input<'a> {
     /// Name in the graph.
     pub name: &'a str,
     /// Values, in row-major order.
-    pub values: Values<'a>,
-}
-
-/// Values of an input tensor.
-#[derive(Clone, Debug)]
-pub enum Values<'a> {
-    /// float32
-    F32(ArrayViewD<'a, f32>),
-    /// int32
-    I32(ArrayViewD<'a, i32>),
-}
-
-impl Values<'_> {
-    /// Sizes of the axes.
-    pub fn shape(&self) -> &[usize] {
-        match self {
-            Self::F32(values) => values.shape(),
-            Self::I32(values) => values.shape(),
-        }
-    }
+    pub values: ArrayViewD<'a, f32>,
 }
 
 /// A graph without memory between calls.

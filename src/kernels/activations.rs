@@ -6,7 +6,7 @@ use super::{BlockFormat, GROUP};
 ///
 /// x = scale x code, scale = max |x| / 127 of the group; ties go to even.
 #[derive(Debug, Default)]
-pub struct Activations {
+pub(super) struct Activations {
     pub(super) rows: usize,
     pub(super) code_form: CodeForm,
     pub(super) groups: usize,

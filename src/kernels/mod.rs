@@ -15,10 +15,11 @@ mod matrix;
 mod portable;
 mod product;
 
-pub use activations::Activations;
 pub use attention::{AttentionInputs, AttentionShape};
 pub use matrix::{BlockFormat, BlockMatrix, FormatError};
 pub use product::{BlockProduct, Tasks};
+
+use activations::Activations;
 
 /// Inputs whose activations share a scale.
 pub const GROUP: usize = 128;

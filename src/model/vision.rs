@@ -3,7 +3,7 @@
 use ndarray::{Array3, ArrayView4, Ix3};
 
 use super::ModelError;
-use crate::graph::{Graph, Input, Interrupt, Placement, Values};
+use crate::graph::{Graph, Input, Interrupt, Placement};
 use crate::package::{Architecture, Component};
 
 /// Turns normalised tiles into image tokens.
@@ -30,7 +30,7 @@ impl VisionTower {
         interrupt: &Interrupt,
     ) -> Result<Array3<f32>, ModelError> {
         let tiles = pixel_values.shape()[0];
-        let input = Input { name: "pixel_values", values: Values::F32(pixel_values.into_dyn()) };
+        let input = Input { name: "pixel_values", values: pixel_values.into_dyn() };
         let features = self.encoder.run(&[input], interrupt)?;
         let found = features.shape().to_vec();
         features
@@ -46,7 +46,7 @@ impl VisionTower {
     /// [`ModelError::Graph`] when the graph fails or is interrupted, [`ModelError::Shape`].
     pub fn project(&mut self, features: &Array3<f32>, interrupt: &Interrupt) -> Result<Array3<f32>, ModelError> {
         let expected = vec![features.shape()[0], self.tokens_per_tile, self.hidden_size];
-        let input = Input { name: "features", values: Values::F32(features.view().into_dyn()) };
+        let input = Input { name: "features", values: features.view().into_dyn() };
         let embeds = self.projector.run(&[input], interrupt)?;
         let found = embeds.shape().to_vec();
         embeds.into_dimensionality::<Ix3>().ok().filter(|embeds| embeds.shape() == expected).ok_or(ModelError::Shape {

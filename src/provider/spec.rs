@@ -223,12 +223,12 @@ mod tests {
         let list = parse("CPU:arena=false,kernels=vintern").unwrap();
         let options = CpuOptions { arena: false, prepacking: true, kernels: Kernels::Vintern };
         assert_eq!(list.entries(), [Provider::Cpu(options)]);
-        let list = parse("tensorrt:fp16=true,engine_cache=/tmp/a b; cuda:device=1;cpu").unwrap();
+        let list = parse("tensorrt:fp16=true,engine_cache=caches/a b; cuda:device=1;cpu").unwrap();
         let names: Vec<&str> = list.entries().iter().map(Provider::name).collect();
         assert_eq!(names, ["tensorrt", "cuda", "cpu"]);
         let Provider::Other { options, .. } = &list.entries()[0] else { panic!("{list:?}") };
         let pairs: Vec<(&str, &str)> = options.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        assert_eq!(pairs, [("trt_fp16_enable", "true"), ("trt_engine_cache_path", "/tmp/a b")]);
+        assert_eq!(pairs, [("trt_fp16_enable", "true"), ("trt_engine_cache_path", "caches/a b")]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use ndarray::{ArrayD, ArrayView2, ArrayView3, IxDyn};
 use vintern::engine::TiledImage;
 use vintern::graph::scripted::ScriptedDecoder;
-use vintern::graph::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement, Values};
+use vintern::graph::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement};
 
 /// Side of a tile in pixels.
 pub const TILE: u32 = 8;
@@ -185,7 +185,7 @@ impl PerTile {
 
 impl Graph for PerTile {
     fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
-        let Values::F32(values) = &inputs[0].values else { panic!("float32 input") };
+        let values = &inputs[0].values;
         let tiles = values.shape()[0];
         let mut seen = self.probe.look();
         let number = seen.tiles[self.stage];

@@ -13,7 +13,7 @@ use ort::{AsPointer, ortsys};
 
 use super::{Library, operators};
 use crate::graph::placement::SkippedProvider;
-use crate::graph::{Graph, GraphError, Input, Interrupt, Placement, Values};
+use crate::graph::{Graph, GraphError, Input, Interrupt, Placement};
 use crate::kernels::{BlockFormat, BlockProduct};
 use crate::package::{Axis, FUSED, GraphVariant, Quantisation, STANDARD, TensorEntry};
 use crate::provider::{CpuOptions, Kernels, Provider, ProviderList};
@@ -133,10 +133,7 @@ impl Graph for OnnxGraph {
     fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
         let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
         for input in inputs {
-            let value = match &input.values {
-                Values::F32(values) => TensorRef::from_array_view(values.view()).map(SessionInputValue::from),
-                Values::I32(values) => TensorRef::from_array_view(values.view()).map(SessionInputValue::from),
-            };
+            let value = TensorRef::from_array_view(input.values.view()).map(SessionInputValue::from);
             values.push((input.name.to_owned(), value.map_err(|error| run_error(&self.name, error.message()))?));
         }
         let output = self.output.clone();

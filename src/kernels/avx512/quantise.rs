@@ -3,8 +3,8 @@
 use std::arch::x86_64::{
     __m512i, _CMP_UNORD_Q, _mm_set1_epi8, _mm_storeu_si128, _mm_xor_si128, _mm256_storeu_si256, _mm512_abs_ps,
     _mm512_add_epi32, _mm512_cmp_ps_mask, _mm512_cvtepi16_epi8, _mm512_cvtps_epi32, _mm512_cvtsepi32_epi8,
-    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
+    _mm512_loadu_si512, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32,
+    _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
 };
 
 use super::LANES;
@@ -67,7 +67,7 @@ fn store(rounded: &[__m512i; REGISTERS], format: BlockFormat, group: &mut GroupM
     for (ordered, (even, odd)) in halves {
         // SAFETY: 64 bytes are read, and 32 written to each.
         unsafe {
-            let pairs = std::arch::x86_64::_mm512_loadu_si512(ordered.as_ptr().cast());
+            let pairs = _mm512_loadu_si512(ordered.as_ptr().cast());
             _mm256_storeu_si256(even.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(pairs));
             _mm256_storeu_si256(odd.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(_mm512_srli_epi16::<8>(pairs)));
         }

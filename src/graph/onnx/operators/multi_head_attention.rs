@@ -88,9 +88,8 @@ impl Kernel for AttentionKernel {
             value: values(&value)?,
             bias: bias.as_ref().map(values::<f32>).transpose()?,
         };
-        let lengths = [inputs.key.len(), inputs.value.len(), inputs.bias.map_or(shape.len(), |_| shape.len())];
         let bias_fits = inputs.bias.is_none_or(|bias| bias.len() == 3 * shape.width());
-        if lengths != [shape.len(); 3] || !bias_fits {
+        if [inputs.key.len(), inputs.value.len()] != [shape.len(); 2] || !bias_fits {
             return Err(ort::Error::new(format!("{NAME}: keys, values or bias are not of the size of {shape:?}")));
         }
         let mut output = context.output(0, dimensions)?;
