@@ -140,11 +140,12 @@ class Graph:
 
     def exact_linear(self, value: str, name: str, weight: LinearWeight, bias: Weight | None) -> str:
         """As :meth:`linear`, with the weight in the graph's precision whatever its storage."""
-        product = name if bias is None else f"{name}.product"
-        product = self.node("MatMul", [value, self.weight(f"{name}.weight", weight)], product)
-        if bias is None:
-            return product
-        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
+        inputs = [value, self.weight(f"{name}.weight", weight)]
+        return self.biased(self.node("MatMul", inputs, product_name(name, bias)), name, bias)
+
+    def biased(self, product: str, name: str, bias: Weight | None) -> str:
+        """product + bias as ``name``; the product itself, which has that name, where there is no bias."""
+        return product if bias is None else self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
 
     def quantised_linear(
         self, value: str, name: str, matrix: QuantisedMatrix, bias: Weight | None, accuracy_level: int
@@ -153,7 +154,7 @@ class Graph:
 
         The CPU provider's operator adds the bias itself; that of CUDA does not take one.
         """
-        takes_bias = bias is not None and self.precision is Precision.FP32
+        inner, outer = (bias, None) if self.precision is Precision.FP32 else (None, bias)
         inputs = [
             value,
             self.weight(f"{name}.weight", matrix.codes),
@@ -161,12 +162,12 @@ class Graph:
         ]
         if not matrix.form.symmetric:
             inputs.append(self.weight(f"{name}.zero_points", matrix.zero_points))
-        if bias is not None and takes_bias:
-            inputs += [""] * (BIAS_INPUT - len(inputs)) + [self.weight(f"{name}.bias", bias)]
+        if inner is not None:
+            inputs += [""] * (BIAS_INPUT - len(inputs)) + [self.weight(f"{name}.bias", inner)]
         product = self.node(
             "MatMulNBits",
             inputs,
-            name if bias is None or takes_bias else f"{name}.product",
+            product_name(name, outer),
             domain=MICROSOFT,
             K=matrix.inputs,
             N=matrix.outputs,
@@ -174,9 +175,7 @@ class Graph:
             block_size=matrix.form.block_size,
             accuracy_level=accuracy_level,
         )
-        if bias is None or takes_bias:
-            return product
-        return self.node("Add", [product, self.weight(f"{name}.bias", bias)], name)
+        return self.biased(product, name, outer)
 
     @property
     def precision_name(self) -> str:
@@ -230,3 +229,8 @@ class Graph:
         inputs = [helper.make_tensor_value_info(p.name, ONNX_DTYPES[p.dtype], p.shape) for p in self.inputs]
         outputs = [helper.make_tensor_value_info(p.name, ONNX_DTYPES[p.dtype], p.shape) for p in self.outputs]
         return inputs, outputs
+
+
+def product_name(name: str, bias: Weight | None) -> str:
+    """Name of the product inside a linear layer: the layer's own where no bias is added to it."""
+    return name if bias is None else f"{name}.product"

@@ -87,7 +87,8 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             warn(line)
         rows = checkpoint.config.language.vocab_size
         tokenizer = export_tokenizer(folder, rows, checkpoint.config.image_token_id)
-        graphs = {key: build(options.variants[0]) for key, build in builders(checkpoint, options).items()}
+        builds = builders(checkpoint, options)
+        graphs = {key: build(options.variants[0]) for key, build in builds.items()}
         table = checkpoint[EMBED_TOKENS]
         total = sum(data_size(graph) for graph in graphs.values()) + table.size_bytes
         check_space(staging, total)
@@ -95,8 +96,7 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
             tokenizer_file = write_file(staging / "tokenizer.json", tokenizer.json_text.encode())
             table_file = write_embeddings(table, staging, progress)
             variants = {
-                key: write_variants(graphs[key], build, staging, options, progress)
-                for key, build in builders(checkpoint, options).items()
+                key: write_variants(graphs[key], build, staging, options, progress) for key, build in builds.items()
             }
             source = {"name": name, "layout": checkpoint.config.layout.value, "sha256": digest.result()}
         manifest = build_manifest(
