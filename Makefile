@@ -16,23 +16,25 @@ $(VENV)/.ready: export/pyproject.toml export/constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint export/constraints.txt --editable 'export[dev]'
 	touch $@
 
+# Installs a wheel of a library apart from the virtual environment's own modules; there are some for Linux on x86-64.
+define install_apart
+	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(1) $(2); \
+	fi
+	touch $@
+endef
+
 # A second ONNX Runtime library, which holds the OpenVINO provider: the tests swap providers for real. Its wheels are for
 # Linux and Windows on x86-64; elsewhere those tests are skipped. It has a folder of its own because its module has the
 # same name as the first one's.
 OPENVINO := onnxruntime-openvino==1.24.1
 $(VENV)/.openvino: $(VENV)/.ready
-	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/openvino $(OPENVINO); \
-	fi
-	touch $@
+	$(call install_apart,$(VENV)/openvino,$(OPENVINO))
 
 # A plugin library of an execution provider (7 MB): the tests register it.
 PLUGIN := onnxruntime-ep-webgpu==0.4.0
 $(VENV)/.plugin: $(VENV)/.ready
-	if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/plugin $(PLUGIN); \
-	fi
-	touch $@
+	$(call install_apart,$(VENV)/plugin,$(PLUGIN))
 
 # Asks the bundled model about the bundled receipt; the times are printed apart, set-up with its downloads and builds first.
 RECEIPT := models/demo/receipt.png
