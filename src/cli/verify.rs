@@ -23,7 +23,7 @@ fn tolerance(precision: &str) -> f64 {
         "fp32" => 1e-4,
         "fp16" => 3e-2,
         // Quantised: activations are rounded to 8 bits at every matrix.
-        _ => 2e-1,
+        _ => 1e-1,
     }
 }
 
