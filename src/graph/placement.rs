@@ -12,7 +12,7 @@ pub struct Placement {
     /// Variant of the graph that was loaded, as the manifest names it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub variant: String,
-    /// The kernels of this crate that run the quantised matrices, where they do.
+    /// The kernels of this crate that run parts of the graph, where they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<&'static str>,
     /// Providers of the list that come before the one that is used, and why they are not.
@@ -59,7 +59,7 @@ impl Placement {
 }
 
 impl std::fmt::Display for Placement {
-    /// `CPUExecutionProvider 44 nodes, …; fused graph; quantised matrices by avx512-vnni kernels`
+    /// `CPUExecutionProvider 44 nodes, …; fused graph; avx512-vnni kernels`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, entry) in self.providers.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
@@ -69,7 +69,7 @@ impl std::fmt::Display for Placement {
             write!(f, "; {} graph", self.variant)?;
         }
         if let Some(kernels) = self.kernels {
-            write!(f, "; quantised matrices by {kernels} kernels")?;
+            write!(f, "; {kernels} kernels")?;
         }
         Ok(())
     }

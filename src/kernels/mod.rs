@@ -1,4 +1,4 @@
-//! Products with block-quantised matrices on the CPU, for where ONNX Runtime has no good kernel.
+//! Products with block-quantised matrices, and attention, on the CPU, for where ONNX Runtime has no good kernel.
 //!
 //! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: they are used where they lie in the mapped
 //! file, and nothing is rearranged or copied on load. Activations are rounded to 8 bits in groups of [`GROUP`], products
@@ -11,11 +11,13 @@ mod activations;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod grouped_attention;
 mod matrix;
 mod portable;
 mod product;
 
 pub use attention::{AttentionInputs, AttentionShape};
+pub use grouped_attention::{CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 pub use matrix::{BlockFormat, BlockMatrix, FormatError};
 pub use product::{BlockProduct, Tasks};
 
@@ -26,3 +28,6 @@ pub const GROUP: usize = 128;
 
 /// Outputs of one piece of work.
 pub const STRIP: usize = 64;
+
+/// Most rows that count as few: a matrix is then read once for each call and little is computed.
+const FEW_ROWS: usize = 16;

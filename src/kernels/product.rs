@@ -1,15 +1,21 @@
 //! Activations times a block-quantised matrix.
 
 use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::LazyLock;
 
 use super::activations::{CodeForm, GroupMut};
-use super::{Activations, BlockMatrix, GROUP, STRIP, portable};
+use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP, portable};
 
 /// Most rows of one piece of work.
 const ROWS: usize = 384;
 
 /// Rows that are rounded in one piece of work.
 const ROUNDED_ROWS: usize = 16;
+
+/// Most strips of one piece of work where rows are few. Codes are asked for one strip ahead; at the end of a piece this is
+/// in vain, because what follows is another thread's.
+const RUN: usize = 8;
 
 /// Something that runs pieces of work, side by side where it can.
 pub trait Tasks {
@@ -154,35 +160,60 @@ impl BlockProduct {
         let strips = matrix.outputs.div_ceil(STRIP);
         let out = Shared::new(out);
         let pieces = rows.div_ceil(ROWS);
-        tasks.run(strips * pieces, &|task| {
-            let first = task % strips * STRIP;
-            let piece = task / strips;
-            let rows = rows * piece / pieces..rows * (piece + 1) / pieces;
-            match self.0 {
-                Instructions::Portable => {
-                    let width = STRIP.min(matrix.outputs - first);
-                    for row in rows {
-                        // SAFETY: the part of this task and no other.
-                        let out = unsafe { out.part(row * matrix.outputs + first, width) };
-                        for (index, out) in out.iter_mut().enumerate() {
-                            let bias = bias.map_or(0.0, |bias| bias[first + index]);
-                            *out = portable::output(activations, row, matrix, first + index) + bias;
-                        }
-                    }
-                }
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512Vnni => {
-                    thread_local! {
-                        static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
-                    }
-                    // SAFETY: `detect` found the instructions; this task has its part of the output to itself.
-                    SCRATCH.with_borrow_mut(|scratch| unsafe {
-                        super::avx512::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
-                    });
-                }
+        let run = if rows <= FEW_ROWS { (strips / (4 * threads())).clamp(1, RUN) } else { 1 };
+        tasks.run((strips * pieces).div_ceil(run), &|task| {
+            for strip in (task * run..strips * pieces).take(run) {
+                let (first, piece) = (strip % strips * STRIP, strip / strips);
+                let rows = rows * piece / pieces..rows * (piece + 1) / pieces;
+                // SAFETY: this task has the strip to itself.
+                unsafe { self.strip(activations, rows, matrix, first, bias, &out) };
             }
         })
     }
+
+    /// [`STRIP`] outputs from `first` on for some rows.
+    ///
+    /// # Safety
+    /// Nothing else touches this part of `out`, which is `[activations.rows, matrix.outputs]`.
+    unsafe fn strip(
+        self,
+        activations: &Activations,
+        rows: Range<usize>,
+        matrix: &BlockMatrix<'_>,
+        first: usize,
+        bias: Option<&[f32]>,
+        out: &Shared<f32>,
+    ) {
+        match self.0 {
+            Instructions::Portable => {
+                let width = STRIP.min(matrix.outputs - first);
+                for row in rows {
+                    // SAFETY: as the caller vouches.
+                    let out = unsafe { out.part(row * matrix.outputs + first, width) };
+                    for (index, out) in out.iter_mut().enumerate() {
+                        let bias = bias.map_or(0.0, |bias| bias[first + index]);
+                        *out = portable::output(activations, row, matrix, first + index) + bias;
+                    }
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni => {
+                thread_local! {
+                    static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
+                }
+                // SAFETY: `detect` found the instructions; the rest as the caller vouches.
+                SCRATCH.with_borrow_mut(|scratch| unsafe {
+                    super::avx512::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
+                });
+            }
+        }
+    }
+}
+
+/// Threads that may share a product.
+fn threads() -> usize {
+    static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *THREADS
 }
 
 /// A pointer into memory of which every task touches its own part.
@@ -209,7 +240,7 @@ impl<T> Shared<T> {
     /// # Safety
     /// The part lies inside it, and nothing else uses it meanwhile.
     #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
+    pub(super) unsafe fn part(&self, start: usize, len: usize) -> &mut [T] {
         // SAFETY: as the caller vouches.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }

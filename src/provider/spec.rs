@@ -35,11 +35,11 @@ pub struct CpuOptions {
     /// Rearrange weights when a graph is loaded (`prepacking=true`, the default): a second copy of them in memory and a
     /// longer load, for somewhat faster runs.
     pub prepacking: bool,
-    /// Which kernels run quantised matrices, and attention beside them.
+    /// Which kernels run attention and quantised matrices.
     pub kernels: Kernels,
 }
 
-/// Which kernels run quantised matrices on the CPU.
+/// Which kernels run attention and quantised matrices on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
     /// Those of this crate where the processor and the package allow, else ONNX Runtime's.

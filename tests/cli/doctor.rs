@@ -40,7 +40,7 @@ fn all_is_well() {
 
 /// Ours where the processor and the package allow; never quietly another's when they were asked for.
 #[test]
-fn which_kernels_run_quantised_matrices() {
+fn which_kernels_run_a_graph() {
     let ours = BlockProduct::detect().map(BlockProduct::name);
     let quantised = package("ckpt_a", "int4");
     let exact = exported("ckpt_a-int4-exact", |exporter, folder| {
@@ -54,7 +54,8 @@ fn which_kernels_run_quantised_matrices() {
     assert_eq!(kernels(&quantised, "cpu").as_deref(), ours);
     assert_eq!(kernels(&quantised, "cpu:kernels=onnxruntime"), None);
     assert_eq!(kernels(&exact, "cpu"), None);
-    assert_eq!(kernels(&tiny_package(), "cpu"), None);
+    assert_eq!(kernels(&package("ckpt_a", "fp16"), "cpu"), None);
+    assert_eq!(kernels(&tiny_package(), "cpu").as_deref(), ours);
     let asked = ["chat", "--provider", "cpu:kernels=vintern", "--model", exact.to_str().unwrap(), "hi"];
     let output = vintern().args(asked).output().unwrap();
     assert_eq!(output.status.code(), Some(3));

@@ -34,6 +34,18 @@ fn vision_on_openvino_and_the_decoder_on_the_cpu_provider() {
     check_all("ckpt_a", "vision=openvino,decoder=cpu", ["openvino", "openvino", "cpu"]);
 }
 
+/// ONNX Runtime's kernels alone. What the other tests run is ours where the processor has the instructions: the attention of
+/// the decoder.
+#[test]
+fn with_the_kernels_of_onnx_runtime() {
+    for checkpoint in ["ckpt_a", "ckpt_b"] {
+        let package = package(checkpoint, "fp32");
+        for case in cases(checkpoint) {
+            check(&case, &answer_with(&case, &package, &["--provider", "cpu:kernels=onnxruntime"]));
+        }
+    }
+}
+
 /// A package of standard graphs; `both` variants, or those alone.
 fn standard(checkpoint: &str, variant: &str) -> PathBuf {
     exported(&format!("{checkpoint}-{variant}"), |exporter, folder| {

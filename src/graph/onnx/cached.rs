@@ -13,6 +13,7 @@ use ort::value::{DynTensor, DynTensorValueType, Tensor, TensorElementType, Value
 use ort::{AsPointer, ortsys};
 
 use super::OnnxGraph;
+use super::prefixes::CommonPrefixes;
 use super::session::run_error;
 use crate::graph::{CachedGraph, CachedRow, GraphError, Interrupt, Placement};
 
@@ -87,6 +88,7 @@ pub struct OnnxCachedGraph {
     buffers: Vec<DynTensor>,
     rows: usize,
     capacity: usize,
+    prefixes: CommonPrefixes,
     binding: IoBinding,
     bound: Option<Bound>,
 }
@@ -112,7 +114,17 @@ impl OnnxCachedGraph {
     pub fn new(graph: OnnxGraph, layout: CacheLayout) -> Result<Self, GraphError> {
         let binding = graph.session.create_binding().map_err(|error| run_error(&graph.name, error.message()))?;
         let output = graph.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
-        Ok(Self { graph, layout, output, buffers: Vec::new(), rows: 0, capacity: 0, binding, bound: None })
+        Ok(Self {
+            graph,
+            layout,
+            output,
+            buffers: Vec::new(),
+            rows: 0,
+            capacity: 0,
+            prefixes: CommonPrefixes::default(),
+            binding,
+            bound: None,
+        })
     }
 
     fn failed(&self, error: &ort::Error) -> GraphError {
@@ -261,6 +273,7 @@ impl CachedGraph for OnnxCachedGraph {
             }
         }
         self.buffers = buffers;
+        self.prefixes.resize(rows, keep);
         (self.rows, self.capacity) = (rows, capacity);
         Ok(())
     }
@@ -275,6 +288,7 @@ impl CachedGraph for OnnxCachedGraph {
         if from == to || positions.is_empty() {
             return Ok(());
         }
+        self.prefixes.copied(from, to, &positions);
         let vector_bytes = self.layout.head_dim * self.layout.dtype.size();
         for buffer in &mut self.buffers {
             let data = buffer.data_ptr_mut().cast::<u8>();
@@ -308,6 +322,10 @@ impl CachedGraph for OnnxCachedGraph {
             return Err(GraphError::Cache { row: rows.end, position: 0, rows: self.rows, capacity: self.capacity });
         }
         self.check(rows.end - 1, furthest)?;
+        rows.clone().zip(pasts).for_each(|(row, past)| self.prefixes.written(row, *past));
+        if let Some(starts) = &self.graph.shared_starts {
+            starts.set(self.prefixes.starts(&rows, pasts));
+        }
         self.bind(&rows, positions)
             .and_then(|()| self.bind_inputs(embeds, pasts))
             .map_err(|error| self.failed(&error))?;

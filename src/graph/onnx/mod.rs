@@ -5,6 +5,7 @@
 mod cached;
 mod library;
 mod operators;
+mod prefixes;
 mod session;
 
 pub use cached::{CacheDtype, CacheForm, CacheLayout, OnnxCachedGraph};

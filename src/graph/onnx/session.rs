@@ -11,11 +11,12 @@ use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
-use super::{Library, operators};
+use super::Library;
+use super::operators::{OwnKernels, OwnParts, SharedStarts};
 use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement};
-use crate::kernels::{BlockFormat, BlockProduct};
-use crate::package::{Axis, FUSED, GraphVariant, Quantisation, STANDARD, TensorEntry};
+use crate::kernels::{BlockFormat, BlockProduct, GroupedShape};
+use crate::package::{Axis, FUSED, GraphVariant, STANDARD, TensorEntry};
 use crate::provider::{CpuOptions, Kernels, Provider, ProviderList};
 
 /// A graph of a package in the variants there are, ready to be loaded.
@@ -46,31 +47,49 @@ struct Chosen<'a> {
 }
 
 impl Chosen<'_> {
-    /// Our kernels, where `provider` shall and can run the graph's quantised matrices with them.
-    fn block_kernels(&self, provider: &Provider) -> Result<Option<BlockProduct>, GraphError> {
-        let (Provider::Cpu(options), Some(quantisation)) = (provider, &self.variant.quantisation) else {
+    /// Our kernels, where `provider` shall and can run parts of the graph with them.
+    fn own_kernels(&self, provider: &Provider) -> Result<Option<OwnKernels>, GraphError> {
+        let Provider::Cpu(options) = provider else {
             return Ok(None);
         };
-        match (options.kernels, usable_kernels(quantisation)) {
-            (Kernels::OnnxRuntime, _) => Ok(None),
-            (Kernels::Auto, usable) => Ok(usable.ok()),
-            (Kernels::Vintern, usable) => {
-                usable.map(Some).map_err(|reason| GraphError::Kernels { file: self.file.clone(), reason })
-            }
+        let parts =
+            OwnParts { quantised: self.variant.quantisation.is_some(), cached_attention: self.float_cache().is_some() };
+        if options.kernels == Kernels::OnnxRuntime || parts == OwnParts::default() {
+            return Ok(None);
+        }
+        match (self.usable_kernels(), options.kernels) {
+            (Ok(product), _) => Ok(Some(OwnKernels { product, parts, shared_starts: SharedStarts::default() })),
+            (Err(reason), Kernels::Vintern) => Err(GraphError::Kernels { file: self.file.clone(), reason }),
+            (Err(_), _) => Ok(None),
         }
     }
-}
 
-/// Our kernels for matrices of this form, or why there are none.
-fn usable_kernels(quantisation: &Quantisation) -> Result<BlockProduct, String> {
-    if quantisation.accuracy_level != 4 {
-        let level = quantisation.accuracy_level;
-        return Err(format!("the package asks for accuracy level {level}, the kernels round activations (level 4)"));
+    /// Our kernels for graphs of this form, or why there are none.
+    fn usable_kernels(&self) -> Result<BlockProduct, String> {
+        if let Some(quantisation) = &self.variant.quantisation {
+            if quantisation.accuracy_level != 4 {
+                let level = quantisation.accuracy_level;
+                return Err(format!(
+                    "the package asks for accuracy level {level}, the kernels round activations (level 4)"
+                ));
+            }
+            for form in std::iter::once(&quantisation.body).chain(&quantisation.lm_head) {
+                BlockFormat::new(form.bits, form.block_size).map_err(|error| error.to_string())?;
+            }
+        }
+        if let Some(Axis::Fixed(size)) = self.float_cache().and_then(|input| input.shape.last())
+            && !usize::try_from(*size).is_ok_and(GroupedShape::is_supported_size)
+        {
+            return Err(format!("there is no attention kernel for heads of size {size}"));
+        }
+        BlockProduct::detect().ok_or_else(|| "this processor lacks the instructions (AVX-512 VNNI)".to_owned())
     }
-    for form in std::iter::once(&quantisation.body).chain(&quantisation.lm_head) {
-        BlockFormat::new(form.bits, form.block_size).map_err(|error| error.to_string())?;
+
+    /// An input with float32 keys or values that the graph extends in place.
+    fn float_cache(&self) -> Option<&TensorEntry> {
+        let mut inputs = self.variant.inputs.iter().filter(|_| self.variant.variant == FUSED);
+        inputs.find(|input| input.name.starts_with("past_key_values.") && input.dtype == "fp32")
     }
-    BlockProduct::detect().ok_or_else(|| "this processor lacks the instructions (AVX-512 VNNI)".to_owned())
 }
 
 /// A graph without memory between calls.
@@ -78,6 +97,8 @@ pub struct OnnxGraph {
     pub(super) session: Session,
     pub(super) name: String,
     pub(super) placement: Placement,
+    /// Where our kernels learn which rows of a cache begin alike; none where others run the graph.
+    pub(super) shared_starts: Option<SharedStarts>,
     /// The variant that was loaded.
     pub(super) variant: GraphVariant,
     options: Arc<RunOptions>,
@@ -90,13 +111,13 @@ impl OnnxGraph {
     /// # Errors
     /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
     pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
-        let (session, placement, chosen) = open_session(library, source)?;
+        let (Opened { session, placement, shared_starts }, chosen) = open_session(library, source)?;
         check_outlets(&session, &chosen)?;
         let name = chosen.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let failed = |error: &ort::Error| load_error(&chosen, error.message());
         let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
         let output = chosen.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
-        Ok(Self { session, name, placement, options, output, variant: chosen.variant.clone() })
+        Ok(Self { session, name, placement, shared_starts, options, output, variant: chosen.variant.clone() })
     }
 
     /// The variant that was loaded.
@@ -152,22 +173,19 @@ impl Graph for OnnxGraph {
 ///
 /// A provider that cannot be had, cannot load the graph or is given no node of it is skipped for the next of the list; the
 /// placement tells which and why. The last one's failure is the error.
-fn open_session<'a>(
-    library: &Library,
-    source: &GraphSource<'a>,
-) -> Result<(Session, Placement, Chosen<'a>), GraphError> {
+fn open_session<'a>(library: &Library, source: &GraphSource<'a>) -> Result<(Opened, Chosen<'a>), GraphError> {
     let mut providers: Vec<&Provider> = source.providers.entries().iter().collect();
     let mut skipped = Vec::new();
     loop {
         let chosen = source.choose(providers[0]);
         let (index, error) = match open_on(library, &chosen, &providers) {
-            Ok((session, mut placement)) => {
+            Ok(mut opened) => {
                 if source.strict {
-                    check_strictness(&chosen, &providers, &placement)?;
+                    check_strictness(&chosen, &providers, &opened.placement)?;
                 }
-                placement.skipped = skipped;
-                placement.variant.clone_from(&chosen.variant.variant);
-                return Ok((session, placement, chosen));
+                opened.placement.skipped = skipped;
+                opened.placement.variant.clone_from(&chosen.variant.variant);
+                return Ok((opened, chosen));
             }
             Err(failure) => failure,
         };
@@ -179,14 +197,17 @@ fn open_session<'a>(
     }
 }
 
+/// A session on some providers.
+struct Opened {
+    session: Session,
+    placement: Placement,
+    shared_starts: Option<SharedStarts>,
+}
+
 /// Opens a session on these providers. A failure comes with the index of the provider it is put down to.
-fn open_on(
-    library: &Library,
-    chosen: &Chosen<'_>,
-    providers: &[&Provider],
-) -> Result<(Session, Placement), (usize, GraphError)> {
+fn open_on(library: &Library, chosen: &Chosen<'_>, providers: &[&Provider]) -> Result<Opened, (usize, GraphError)> {
     let failed = |error: &str| (0, load_error(chosen, error));
-    let kernels = chosen.block_kernels(providers[0]).map_err(|error| (0, error))?;
+    let kernels = chosen.own_kernels(providers[0]).map_err(|error| (0, error))?;
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
     let builder = builder.with_log_level(LogLevel::Error).map_err(|error| failed(error.message()))?;
     let mut builder = builder
@@ -195,8 +216,8 @@ fn open_on(
     for (index, provider) in providers.iter().enumerate() {
         builder = add(library, provider, builder).map_err(|error| (index, unavailable(provider, error.message())))?;
     }
-    if let Some(product) = kernels {
-        let domain = operators::domain(product).map_err(|error| failed(error.message()))?;
+    if let Some(kernels) = &kernels {
+        let domain = kernels.domain().map_err(|error| failed(error.message()))?;
         builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
     }
     let is_cpu = matches!(providers[0], Provider::Cpu(_));
@@ -208,12 +229,13 @@ fn open_on(
             error => (0, error),
         })?;
     let mut placement = read_placement(&session).map_err(|error| failed(error.message()))?;
-    placement.kernels = kernels.map(BlockProduct::name);
+    placement.kernels = kernels.as_ref().map(|kernels| kernels.product.name());
     if !is_cpu && !placement.providers.iter().any(|entry| is_placed_as(library, providers[0], &entry.provider)) {
         let (provider, file) = (providers[0].name().to_owned(), chosen.file.clone());
         return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
     }
-    Ok((session, placement))
+    let starts = kernels.filter(|kernels| kernels.parts.cached_attention).map(|kernels| kernels.shared_starts);
+    Ok(Opened { session, placement, shared_starts: starts })
 }
 
 /// Whether a provider can be added to a session; that it also takes a graph is proved by loading one.

@@ -432,7 +432,7 @@ fn means(values: &[f32], size: usize) -> [f32; MAX_SIZE] {
 /// e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial, with the splitting of Cody and Waite.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn exponential(x: __m512) -> __m512 {
+pub(super) fn exponential(x: __m512) -> __m512 {
     let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
     let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), r);

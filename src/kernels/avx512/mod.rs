@@ -5,6 +5,7 @@
 //! the same order, so their results are equal.
 
 mod attention;
+mod chunk;
 mod dot;
 mod gemm;
 mod quantise;
@@ -17,9 +18,10 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::activations::CodeForm;
-use super::{Activations, BlockMatrix, STRIP};
+use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
 
 pub(super) use attention::{Scratch as AttentionScratch, attention};
+pub(super) use chunk::{Scratch as ChunkScratch, attend};
 pub(super) use quantise::quantise;
 
 /// 32-bit lanes of a register.
@@ -27,9 +29,6 @@ const LANES: usize = 16;
 
 /// Blocks that [`Tables`] hold.
 const TABLE_BLOCKS: usize = 16;
-
-/// Rows up to which the codes are read as they lie.
-const FEW_ROWS: usize = 16;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {

@@ -1,9 +1,10 @@
 //! Our kernels in the place of ONNX Runtime's own.
 //!
 //! An operator that is registered with a session comes before the built-in one of the same domain and name: a session that
-//! [`domain`] was added to runs the graph's `MatMulNBits` and `MultiHeadAttention` nodes with [`crate::kernels`]. The graph
-//! does not change.
+//! [`OwnKernels::domain`] was added to runs the graph's `MatMulNBits`, `MultiHeadAttention` and `GroupQueryAttention` nodes with
+//! [`crate::kernels`]. The graph does not change.
 
+mod group_query_attention;
 mod matmul_nbits;
 mod multi_head_attention;
 
@@ -14,16 +15,46 @@ use ort::value::{PrimitiveTensorElementType, SymbolicDimensions, TensorElementTy
 
 use crate::kernels::{BlockProduct, Tasks};
 
+pub(super) use group_query_attention::SharedStarts;
+
 /// Domain of the operators.
 const DOMAIN: &str = "com.microsoft";
 
-/// The operators, to be added to a session.
-///
-/// # Errors
-/// What ONNX Runtime says when it does not take them.
-pub(super) fn domain(product: BlockProduct) -> ort::Result<OperatorDomain> {
-    let domain = OperatorDomain::new(DOMAIN)?.add(matmul_nbits::MatMulNBits(product))?;
-    domain.add(multi_head_attention::MultiHeadAttention(product))
+/// What of a graph our kernels run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct OwnParts {
+    /// Quantised matrices, and attention beside them.
+    pub(super) quantised: bool,
+    /// Attention with a float32 cache.
+    pub(super) cached_attention: bool,
+}
+
+/// Our kernels for a graph.
+pub(super) struct OwnKernels {
+    pub(super) product: BlockProduct,
+    pub(super) parts: OwnParts,
+    /// Where a decoder says which rows begin alike.
+    pub(super) shared_starts: SharedStarts,
+}
+
+impl OwnKernels {
+    /// The operators, to be added to a session.
+    ///
+    /// # Errors
+    /// What ONNX Runtime says when it does not take them.
+    pub(super) fn domain(&self) -> ort::Result<OperatorDomain> {
+        let (product, mut domain) = (self.product, OperatorDomain::new(DOMAIN)?);
+        if self.parts.quantised {
+            domain = domain
+                .add(matmul_nbits::MatMulNBits(product))?
+                .add(multi_head_attention::MultiHeadAttention(product))?;
+        }
+        if self.parts.cached_attention {
+            let shared = self.shared_starts.clone();
+            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared })?;
+        }
+        Ok(domain)
+    }
 }
 
 /// ONNX Runtime's threads.

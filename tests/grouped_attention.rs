@@ -1,0 +1,200 @@
+//! Attention with a cache: against the definition in double precision, and calls of all kinds against each other, bit by bit.
+
+use std::convert::Infallible;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use vintern::kernels::{BlockProduct, CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart, Tasks};
+
+/// Runs the tasks one after the other, the last first.
+struct Backwards;
+
+impl Tasks for Backwards {
+    type Error = Infallible;
+
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
+        (0..count).rev().for_each(task);
+        Ok(())
+    }
+}
+
+const HEADS: usize = 6;
+const SHARED_HEADS: usize = 2;
+const SCALE: f32 = 0.2;
+
+/// Sequences of random queries, keys and values, and the rotary tables.
+struct Sequences {
+    head_size: usize,
+    /// Of each: `[positions, (heads + 2 x shared heads) x head size]`.
+    packed: Vec<Vec<f32>>,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl Sequences {
+    fn random(seed: u64, head_size: usize, lengths: &[usize]) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let width = (HEADS + 2 * SHARED_HEADS) * head_size;
+        let packed = lengths.iter().map(|length| (0..length * width).map(|_| random.random_range(-2.0..2.0)).collect());
+        let packed = packed.collect();
+        let longest = lengths.iter().max().unwrap() * head_size / 2;
+        let angles: Vec<f32> = (0..longest).map(|_| random.random_range(0.0..std::f32::consts::TAU)).collect();
+        let (cosines, sines) = (angles.iter().map(|a| a.cos()).collect(), angles.iter().map(|a| a.sin()).collect());
+        Self { head_size, packed, cosines, sines }
+    }
+
+    fn width(&self) -> usize {
+        (HEADS + 2 * SHARED_HEADS) * self.head_size
+    }
+
+    /// A head of a position's queries, keys and values, rotated or not.
+    fn head(&self, row: usize, position: usize, head: usize, rotated: bool) -> Vec<f64> {
+        let (size, half) = (self.head_size, self.head_size / 2);
+        let values = &self.packed[row][position * self.width() + head * size..][..size];
+        let value = |index: usize| f64::from(values[index]);
+        let table = |table: &[f32], index: usize| f64::from(table[position * half + index % half]);
+        let turned = |index: usize| {
+            let (cosine, sine) = (table(&self.cosines, index), table(&self.sines, index));
+            if index < half {
+                value(index) * cosine - value(index + half) * sine
+            } else {
+                value(index) * cosine + value(index - half) * sine
+            }
+        };
+        (0..size).map(|index| if rotated { turned(index) } else { value(index) }).collect()
+    }
+
+    /// What one head of one position is by definition.
+    fn expected(&self, row: usize, position: usize, head: usize) -> Vec<f64> {
+        let query = self.head(row, position, head, true);
+        let shared = HEADS + head / (HEADS / SHARED_HEADS);
+        let score = |key: usize| {
+            let key = self.head(row, key, shared, true);
+            query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(SCALE)
+        };
+        let scores: Vec<f64> = (0..=position).map(score).collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let powers: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+        let mut mixed = vec![0.0; self.head_size];
+        for (key, power) in powers.iter().enumerate() {
+            let values = self.head(row, key, shared + SHARED_HEADS, false);
+            mixed.iter_mut().zip(values).for_each(|(mixed, value)| *mixed += power * value);
+        }
+        let sum: f64 = powers.iter().sum();
+        mixed.into_iter().map(|value| value / sum).collect()
+    }
+}
+
+/// A cache, and how far each of its rows is filled.
+struct Cache<'a> {
+    sequences: &'a Sequences,
+    capacity: usize,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    pasts: Vec<usize>,
+}
+
+impl<'a> Cache<'a> {
+    /// What was not written is not a number: nothing may be read there.
+    fn new(sequences: &'a Sequences, rows: usize, capacity: usize) -> Self {
+        let empty = vec![f32::NAN; rows * SHARED_HEADS * capacity * sequences.head_size];
+        Self { sequences, capacity, keys: empty.clone(), values: empty, pasts: vec![0; rows] }
+    }
+
+    /// Runs the next positions of all rows; row `r` goes on with sequence `of[r]`.
+    fn run(&mut self, product: BlockProduct, of: &[usize], positions: usize, shared: &[SharedStart]) -> Vec<f32> {
+        let sequences = self.sequences;
+        let width = sequences.width();
+        let rows = of.iter().zip(&self.pasts);
+        let packed: Vec<f32> = rows
+            .flat_map(|(of, past)| &sequences.packed[*of][past * width..(past + positions) * width])
+            .copied()
+            .collect();
+        let shape = GroupedShape {
+            rows: of.len(),
+            positions,
+            heads: HEADS,
+            shared_heads: SHARED_HEADS,
+            head_size: sequences.head_size,
+            capacity: self.capacity,
+        };
+        let (cosines, sines) = (&sequences.cosines, &sequences.sines);
+        let inputs = GroupedInputs { packed: &packed, pasts: &self.pasts, cosines, sines, scale: SCALE, shared };
+        let mut out = vec![f32::NAN; of.len() * positions * shape.width()];
+        let cache = GroupedCache { keys: &mut self.keys, values: &mut self.values };
+        let Ok(()) = product.grouped_attention(shape, inputs, cache, &mut out, &Backwards);
+        self.pasts.iter_mut().for_each(|past| *past += positions);
+        out
+    }
+}
+
+fn fast() -> Option<BlockProduct> {
+    let fast = BlockProduct::detect();
+    if fast.is_none() {
+        eprintln!("skipped: this processor has no fast kernels");
+    }
+    fast
+}
+
+#[test]
+fn it_is_its_definition() {
+    let Some(fast) = fast() else { return };
+    for (seed, (head_size, positions)) in
+        [(16, 1), (48, 40), (64, CHUNK), (128, 2 * CHUNK + 37)].into_iter().enumerate()
+    {
+        let sequences = Sequences::random(seed as u64, head_size, &[positions]);
+        let out = Cache::new(&sequences, 1, positions + 3).run(fast, &[0], positions, &[]);
+        for (index, found) in out.chunks_exact(head_size).enumerate() {
+            let expected = sequences.expected(0, index / HEADS, index % HEADS);
+            for (found, expected) in found.iter().zip(expected) {
+                let difference = (f64::from(*found) - expected).abs();
+                assert!(difference < 2e-5, "head size {head_size}, head {index}: {found} instead of {expected}");
+            }
+        }
+    }
+}
+
+/// A position's result is the same whether it is computed alone, among many positions, or beside other rows.
+#[test]
+fn company_changes_nothing() {
+    let Some(fast) = fast() else { return };
+    let lengths = [CHUNK + 70, 200, 150];
+    let sequences = Sequences::random(7, 32, &lengths);
+    let width = HEADS * 32;
+    let whole: Vec<Vec<f32>> =
+        (0..3).map(|of| Cache::new(&sequences, 1, 300).run(fast, &[of], lengths[of], &[])).collect();
+    let mut cache = Cache::new(&sequences, 3, 256);
+    let mut done = 0;
+    for positions in [60, 1, 30, 3, 34, 1, 1, 5, 15] {
+        let out = cache.run(fast, &[0, 1, 2], positions, &[]);
+        for (of, out) in out.chunks_exact(positions * width).enumerate() {
+            assert_eq!(out, &whole[of][done * width..(done + positions) * width], "{positions} positions of row {of}");
+        }
+        done += positions;
+    }
+}
+
+/// Rows that are told to begin alike give what they give when they are not.
+#[test]
+fn a_shared_start_changes_nothing() {
+    let Some(fast) = fast() else { return };
+    let start = 2 * CHUNK + 20;
+    let mut sequences = Sequences::random(8, 64, &[start + 9; 9]);
+    let width = sequences.width();
+    for row in [2, 3, 5, 6, 7, 8] {
+        let (first, rest) = sequences.packed.split_at_mut(row);
+        rest[0][..start * width].copy_from_slice(&first[1][..start * width]);
+    }
+    let rows: Vec<usize> = (0..9).collect();
+    let (mut apart, mut together) = (Cache::new(&sequences, 9, 400), Cache::new(&sequences, 9, 400));
+    assert!(apart.run(fast, &rows, start, &[]) == together.run(fast, &rows, start, &[]));
+    let shared = SharedStart { rows: vec![2, 1, 8, 3, 5, 6, 7], positions: start };
+    for positions in [1, 1, 4, 2] {
+        let found = together.run(fast, &rows, positions, std::slice::from_ref(&shared));
+        assert!(apart.run(fast, &rows, positions, &[]) == found, "{positions} positions");
+    }
+    // The other rows' keys are not read there.
+    let taken = SHARED_HEADS * 400 * 64 * 3;
+    together.keys[taken..][..CHUNK * 64].fill(f32::NAN);
+    together.pasts.iter_mut().chain(&mut apart.pasts).for_each(|past| *past -= 1);
+    assert!(apart.run(fast, &rows, 1, &[]) == together.run(fast, &rows, 1, &[shared]));
+}
