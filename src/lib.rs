@@ -15,11 +15,12 @@
 //! | [`prompt`] | messages → template text → token ids with image placeholders; ids → text |
 //! | [`package`] | the model package on disk: manifest, files, checks |
 //! | [`provider`] | execution-provider specs |
-//! | [`kernels`] | products with block-quantised matrices on the CPU |
+//! | [`kernels`] | products with block-quantised matrices, and attention, on the CPU |
 //! | [`graph`] | the seam: run one graph with named tensors, know where its nodes ran |
 //! | [`model`] | vision encoder, projector, token embeddings, decoder with its cache |
 //! | [`generate`] | logits in, token choices out |
 //! | [`engine`] | sequence groups: scheduling, caches, cancellation |
+//! | [`settings`] | what a caller chooses → typed settings: presets, defaults, conflicts |
 //! | [`cli`] | the command line |
 //!
 //! A front end loads a package into an [`engine::Engine`], submits [`engine::Request`]s and receives
@@ -35,3 +36,4 @@ pub mod package;
 pub mod preprocess;
 pub mod prompt;
 pub mod provider;
+pub mod settings;

@@ -19,7 +19,7 @@ use crate::prompt::Turn;
 /// The parts of a request that stay the same through a conversation.
 pub(super) struct Caller<'a> {
     args: &'a ChatArgs,
-    settings: ChatSettings<'a>,
+    settings: ChatSettings,
     engine: Engine,
     progress: Progress,
     running: Running,
@@ -66,7 +66,7 @@ impl<'a> Caller<'a> {
     /// A caller of a loaded engine.
     pub(super) fn new(
         args: &'a ChatArgs,
-        settings: ChatSettings<'a>,
+        settings: ChatSettings,
         engine: Engine,
         progress: Progress,
         running: Running,

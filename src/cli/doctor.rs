@@ -8,13 +8,13 @@ use super::args::DoctorArgs;
 use super::error::CliError;
 use super::output::print_json;
 use super::progress::Progress;
-use super::settings::{ListedPreset, Presets};
 use super::{system, with_causes};
 use crate::graph::onnx::{Library, try_provider};
 use crate::graph::{GraphError, Placement};
 use crate::model::Model;
 use crate::package::{Component, Package};
 use crate::provider::{ComponentProviders, KnownProvider, known_providers};
+use crate::settings::{ListedPreset, Presets};
 
 /// What `doctor --json` prints.
 #[derive(Debug, Serialize)]
@@ -223,7 +223,7 @@ fn check_presets(package: &Package, report: &mut Report) {
             let lines: Vec<String> = report.presets.iter().map(ToString::to_string).collect();
             report.checks.push(Check::ok("presets", lines.join("\n")));
         }
-        Err(error) => report.checks.push(Check::failed("presets", &error)),
+        Err(error) => report.checks.push(Check::failed("presets", &error.into())),
     }
 }
 

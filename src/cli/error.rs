@@ -9,6 +9,7 @@ use crate::package::PackageError;
 use crate::preprocess::ImageError;
 use crate::prompt::PromptError;
 use crate::provider::ProviderError;
+use crate::settings::ChoiceError;
 
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -129,15 +130,20 @@ impl CliError {
     }
 }
 
+impl From<ChoiceError> for CliError {
+    fn from(error: ChoiceError) -> Self {
+        let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+        let message = error.message(flag);
+        match error.hint(flag) {
+            Some(hint) => Self::Usage { message, hint },
+            None => Self::Settings { message },
+        }
+    }
+}
+
 impl From<SettingsError> for CliError {
     fn from(error: SettingsError) -> Self {
-        let message = match error {
-            SettingsError::OutOfRange { setting, value, allowed } => {
-                format!("--{} is {value}; it must be {allowed}", setting.replace('_', "-"))
-            }
-            SettingsError::TooManySequences { .. } => error.to_string(),
-        };
-        Self::Settings { message }
+        ChoiceError::from(error).into()
     }
 }
 

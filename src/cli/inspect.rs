@@ -9,9 +9,9 @@ use super::args::InspectArgs;
 use super::error::CliError;
 use super::output::print_json;
 use super::read_file;
-use super::settings::Presets;
 use crate::package::Package;
 use crate::preprocess::{self, DecodedImage, Tiling};
+use crate::settings::Presets;
 
 /// Side of the model card's tiles in pixels.
 const CARD_TILE_SIZE: u32 = 448;

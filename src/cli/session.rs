@@ -7,11 +7,11 @@ use super::error::CliError;
 use super::output::note;
 use super::progress::Progress;
 use super::read_file;
-use super::settings::ImageOptions;
 use crate::engine::{Engine, EngineConfig, TiledImage};
 use crate::graph::onnx::Library;
 use crate::package::Package;
 use crate::provider::ComponentProviders;
+use crate::settings::ImageOptions;
 
 /// Loads the engine of a package.
 ///

@@ -10,8 +10,9 @@ use super::error::CliError;
 use super::output::{milliseconds, print_json};
 use super::progress::Progress;
 use super::session::load_engine;
-use super::settings::check_beams;
+use crate::engine::EngineConfig;
 use crate::package::Package;
+use crate::settings::check_rows;
 
 pub(super) use workload::Workload;
 
@@ -23,7 +24,7 @@ use workload::{Measured, Runner};
 /// # Errors
 /// When the model cannot be loaded or a call fails.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CliError> {
-    check_beams(args.num_beams as usize)?;
+    check_rows("num_beams", args.num_beams as usize, EngineConfig::default().max_rows)?;
     let workloads = Workload::expanded(&args.workload);
     let progress = Progress::new();
     let started = Instant::now();

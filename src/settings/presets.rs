@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::cli::error::CliError;
+use super::ChoiceError;
 use crate::generate::EarlyStopping;
 use crate::package::{DefaultPresets, MANIFEST_FILE, Package, PackageError, Preset, Tiling};
 use crate::preprocess::Orientation;
@@ -36,18 +36,18 @@ fn built_in(name: &str) -> Option<Preset> {
 
 /// A preset with every setting decided.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(in crate::cli) struct PresetValues {
-    pub(super) min_tiles: u32,
-    pub(super) max_tiles: u32,
-    pub(super) use_thumbnail: bool,
-    pub(super) num_beams: usize,
-    pub(super) repetition_penalty: f32,
-    pub(super) length_penalty: f32,
-    pub(super) early_stopping: EarlyStopping,
-    pub(super) no_repeat_ngram_size: usize,
-    pub(super) min_new_tokens: usize,
-    pub(super) max_new_tokens: usize,
-    pub(super) orientation: Orientation,
+pub struct PresetValues {
+    pub(crate) min_tiles: u32,
+    pub(crate) max_tiles: u32,
+    pub(crate) use_thumbnail: bool,
+    pub(crate) num_beams: usize,
+    pub(crate) repetition_penalty: f32,
+    pub(crate) length_penalty: f32,
+    pub(crate) early_stopping: EarlyStopping,
+    pub(crate) no_repeat_ngram_size: usize,
+    pub(crate) min_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
+    pub(crate) orientation: Orientation,
 }
 
 impl PresetValues {
@@ -104,13 +104,13 @@ impl fmt::Display for PresetValues {
 
 /// A preset as `doctor` lists it.
 #[derive(Debug, Serialize)]
-pub(in crate::cli) struct ListedPreset {
-    pub(in crate::cli) name: String,
-    pub(in crate::cli) from_package: bool,
-    pub(in crate::cli) default_with_image: bool,
-    pub(in crate::cli) default_text: bool,
-    pub(in crate::cli) description: Option<String>,
-    pub(in crate::cli) settings: PresetValues,
+pub struct ListedPreset {
+    pub(crate) name: String,
+    pub(crate) from_package: bool,
+    pub(crate) default_with_image: bool,
+    pub(crate) default_text: bool,
+    pub(crate) description: Option<String>,
+    pub(crate) settings: PresetValues,
 }
 
 /// One line: `read (the package's, default with an image): 1 to 12 tiles, greedy, …; Reads text.`
@@ -130,7 +130,7 @@ impl fmt::Display for ListedPreset {
 }
 
 /// The presets there are.
-pub(in crate::cli) struct Presets {
+pub struct Presets {
     own: BTreeMap<String, Preset>,
     defaults: DefaultPresets,
     tiling: Tiling,
@@ -141,8 +141,8 @@ impl Presets {
     /// Those built in, and those of the package where there is one.
     ///
     /// # Errors
-    /// [`CliError::Package`] when the package's default is no preset.
-    pub(in crate::cli) fn new(package: Option<&Package>) -> Result<Self, CliError> {
+    /// [`PackageError::Field`] when the package's default is no preset.
+    pub fn new(package: Option<&Package>) -> Result<Self, PackageError> {
         let Some(package) = package else {
             let (own, defaults) = (BTreeMap::new(), DefaultPresets::default());
             return Ok(Self { own, defaults, tiling: CARD_TILING, has_package: false });
@@ -153,12 +153,12 @@ impl Presets {
         for (has_images, field) in [(true, "with_image"), (false, "text")] {
             let name = presets.default_name(has_images);
             if presets.find(name).is_none() {
-                return Err(CliError::Package(PackageError::Field {
+                return Err(PackageError::Field {
                     file: package.folder().join(MANIFEST_FILE),
                     field: format!("default_presets.{field}"),
                     found: format!("{name:?}"),
                     expected: "the name of a preset: one of the package's, or describe, text or benchmark",
-                }));
+                });
             }
         }
         Ok(presets)
@@ -167,18 +167,18 @@ impl Presets {
     /// The presets of a command, both that asked for if one was.
     ///
     /// # Errors
-    /// [`CliError::Usage`] for a name that no preset has.
-    pub(in crate::cli) fn choose(&self, asked: Option<&str>) -> Result<ChosenPresets, CliError> {
+    /// [`ChoiceError::UnknownPreset`].
+    pub fn choose(&self, asked: Option<&str>) -> Result<ChosenPresets, ChoiceError> {
         let values = |has_images| {
             let name = asked.unwrap_or_else(|| self.default_name(has_images));
             let preset = self.find(name).ok_or_else(|| self.unknown(name))?;
-            Ok::<_, CliError>(PresetValues::new(&preset, &self.tiling))
+            Ok::<_, ChoiceError>(PresetValues::new(&preset, &self.tiling))
         };
         Ok(ChosenPresets { with_image: values(true)?, text: values(false)? })
     }
 
     /// All of them, the package's own first.
-    pub(in crate::cli) fn list(&self) -> Vec<ListedPreset> {
+    pub fn list(&self) -> Vec<ListedPreset> {
         let listed = |name: &str| {
             let preset = self.find(name)?;
             Some(ListedPreset {
@@ -212,18 +212,17 @@ impl Presets {
         }
     }
 
-    fn unknown(&self, name: &str) -> CliError {
+    fn unknown(&self, name: &str) -> ChoiceError {
         let names = self.names();
         // This measure also knows an abbreviation, which the number of edits does not.
         let distance = |known: &str| 1.0 - strsim::jaro_winkler(&name.to_lowercase(), known);
         let nearest = names.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied().unwrap_or_default();
-        CliError::usage(
-            format!("unknown preset {name:?}; the presets are {}", names.join(", ")),
-            format!(
-                "the nearest name is {nearest}{}",
-                if self.has_package { "" } else { "; --model DIR adds the package's" }
-            ),
-        )
+        ChoiceError::UnknownPreset {
+            name: name.to_owned(),
+            nearest: nearest.to_owned(),
+            presets: names.into_iter().map(str::to_owned).collect(),
+            has_package: self.has_package,
+        }
     }
 }
 
@@ -245,14 +244,14 @@ fn merge(preset: Preset, rest: Preset) -> Preset {
 }
 
 /// The presets a command starts from.
-pub(in crate::cli) struct ChosenPresets {
+pub struct ChosenPresets {
     with_image: PresetValues,
     text: PresetValues,
 }
 
 impl ChosenPresets {
     /// That of a call.
-    pub(in crate::cli) fn of_call(&self, has_images: bool) -> &PresetValues {
+    pub fn of_call(&self, has_images: bool) -> &PresetValues {
         if has_images { &self.with_image } else { &self.text }
     }
 }
