@@ -1,7 +1,7 @@
 //! The engine: takes requests, runs them together, tells what happens.
 //!
 //! A request becomes a sequence group: one prompt and k rows of the cache (beams or samples). Each [`Engine::step`] does
-//! one piece of the prompt at hand (a tile, or a chunk of prefill) and one decode step of all live rows of all groups in
+//! one piece of a prompt at hand (a tile, or a chunk of prefill) and one decode step of all live rows of all groups in
 //! a single decoder call, after which every group picks its next tokens.
 //!
 //! ```text
@@ -68,7 +68,10 @@ pub struct Engine {
     /// Rows `0..live` belong to running groups.
     live: usize,
     waiting: VecDeque<Group>,
-    preparing: Option<prepare::Preparing>,
+    /// The prompt at hand, and one that overtakes it.
+    preparing: Vec<prepare::Preparing>,
+    /// Whether the overtaker had the last turn.
+    overtaker_turn: bool,
     running: Vec<Group>,
     submitted: u64,
 }
@@ -115,7 +118,8 @@ impl Engine {
             contents: RowContents::default(),
             live: 0,
             waiting: VecDeque::new(),
-            preparing: None,
+            preparing: Vec::new(),
+            overtaker_turn: false,
             running: Vec::new(),
             submitted: 0,
         })
@@ -156,7 +160,7 @@ impl Engine {
 
     /// Whether no request is left.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.preparing.is_none() && self.running.is_empty()
+        self.waiting.is_empty() && self.preparing.is_empty() && self.running.is_empty()
     }
 
     /// Runs one request to its end.
@@ -181,7 +185,7 @@ impl Engine {
         outcome.unwrap_or_else(|| unreachable!("the loop ends with an outcome"))
     }
 
-    /// Does one piece of the prompt at hand and one decode step of everything that generates.
+    /// Does one piece of a prompt at hand and one decode step of everything that generates.
     pub fn step(&mut self, on_event: &mut dyn FnMut(Event)) {
         self.drop_cancelled(on_event);
         self.prepare(on_event);
@@ -198,7 +202,8 @@ impl Engine {
         for group in cancelled {
             self.finish(group, on_event);
         }
-        if let Some(preparing) = self.preparing.take_if(|preparing| preparing.group.is_cancelled()) {
+        while let Some(index) = self.preparing.iter().position(|preparing| preparing.group.is_cancelled()) {
+            let preparing = self.preparing.remove(index);
             self.finish(preparing.group, on_event);
         }
         while let Some(index) = self.running.iter().position(Group::is_cancelled) {
@@ -276,8 +281,13 @@ impl Engine {
 
     /// Makes row `to` hold what row `from` holds, copying only where they differ.
     fn copy_row(&mut self, from: usize, to: usize) -> Result<(), ModelError> {
-        let positions = self.contents.copy(from, to);
-        self.model.decoder.copy(from, to, positions)
+        self.copy_start(from, to, self.contents.len(from))
+    }
+
+    /// Makes row `to` hold the first `positions` of row `from`, copying only what differs.
+    fn copy_start(&mut self, from: usize, to: usize, positions: usize) -> Result<(), ModelError> {
+        let differing = self.contents.copy(from, to, positions);
+        self.model.decoder.copy(from, to, differing)
     }
 
     /// Tells settled text, and the end of a group that does not go on.
@@ -317,7 +327,7 @@ impl Engine {
         }
     }
 
-    /// A decoder call failed: nothing that took part in it can go on. The prompt at hand can: its row was not live.
+    /// A decoder call failed: nothing that took part in it can go on. Prompts at hand can: their rows were not live.
     fn fail_running(&mut self, error: ModelError, on_event: &mut dyn FnMut(Event)) {
         let error = Arc::new(error);
         for group in std::mem::take(&mut self.running) {

@@ -1,5 +1,9 @@
 //! From an admitted group to its first tokens: reuse of the cache, tiles through the vision tower, prefill in chunks.
+//!
+//! Two prompts at most are worked on in turn: the one that came first, and a much shorter one that overtakes it, so that a
+//! short question need not wait for a page of tiles. A third has to wait: it may begin like one of the two.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,20 +38,23 @@ struct Encoding {
 }
 
 impl Engine {
-    /// Does one piece of the prompt at hand; admits the next group when there is none.
+    /// Does one piece of a prompt at hand; admits a group before that, if there is one to admit.
     pub(super) fn prepare(&mut self, on_event: &mut dyn FnMut(Event)) {
-        if self.preparing.is_none() {
-            let fits = |group: &Group| self.live + group.max_rows <= self.config.max_rows;
-            let Some(group) = self.waiting.pop_front_if(|group| fits(group)) else { return };
+        if let Some(group) = self.next_group() {
             let id = group.id;
             match self.admit(group) {
-                Ok(preparing) => self.preparing = Some(preparing),
+                Ok(preparing) => self.preparing.push(preparing),
                 Err(error) => return on_event(Event::Failed { id, error: error.into() }),
             }
         }
-        let Some(mut preparing) = self.preparing.take() else { return };
+        if self.preparing.is_empty() {
+            return;
+        }
+        self.overtaker_turn = self.preparing.len() > 1 && !self.overtaker_turn;
+        let index = usize::from(self.overtaker_turn);
+        let mut preparing = self.preparing.remove(index);
         match self.prepare_piece(&mut preparing, on_event) {
-            Ok(None) => self.preparing = Some(preparing),
+            Ok(None) => self.preparing.insert(index, preparing),
             Ok(Some(advance)) => self.start(preparing, advance, on_event),
             Err(EngineError::Model(ModelError::Graph(GraphError::Interrupted))) => {
                 self.finish(preparing.group, on_event);
@@ -56,38 +63,84 @@ impl Engine {
         }
     }
 
+    /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that takes at
+    /// most half of the work left on it.
+    fn next_group(&mut self) -> Option<Group> {
+        let index = match self.preparing.as_slice() {
+            [] => 0,
+            [at_hand] => {
+                let left =
+                    at_hand.tiles_total - at_hand.tiles_done + self.chunks(at_hand.group.prompt.len() - at_hand.filled);
+                let work = |group: &Group| {
+                    let tiles = group.images.iter().map(|image| image.tiles().len()).sum::<usize>();
+                    tiles + self.chunks(group.prompt.len())
+                };
+                let (index, shortest) = self.waiting.iter().map(work).enumerate().min_by_key(|(_, work)| *work)?;
+                (2 * shortest <= left).then_some(index)?
+            }
+            _ => return None,
+        };
+        let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
+        let fits = |group: &Group| self.live + promised + group.max_rows <= self.config.max_rows;
+        self.waiting.get(index).is_some_and(fits).then(|| self.waiting.remove(index)).flatten()
+    }
+
+    /// Chunks that so many positions are prefilled in.
+    fn chunks(&self, positions: usize) -> usize {
+        positions.div_ceil(self.config.prefill_chunk.max(1))
+    }
+
     /// Reserves cache rows for a group and finds what of its prompt the cache holds already.
     fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
+        let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
+        // One more for each other prompt at hand: it may have to make way, see `fill_rows`.
+        self.reserve(self.live + promised + group.max_rows + self.preparing.len(), group.capacity)?;
         // The last position must run in any case: its logits are the first ones needed.
-        let reusable = &group.prompt[..group.prompt.len() - 1];
-        let source = self.contents.longest_match(reusable);
-        let row = source.map_or(self.live, |(source, _)| source.max(self.live));
-        let mut keep: Vec<CachedRow> =
-            (0..self.live).map(|row| CachedRow { row, positions: self.contents.len(row) }).collect();
-        if let Some((source, shared)) = source.filter(|(source, _)| *source >= self.live) {
-            keep.push(CachedRow { row: source, positions: shared });
-        }
-        let before = self.model.decoder.reserved();
-        let rows = (self.live + group.max_rows).max(row + 1);
-        let reserved = self.model.decoder.reserve(rows, group.capacity, &keep);
-        if self.model.decoder.reserved() != before {
-            // A cache that could not grow may be gone altogether.
-            let kept = keep.iter().filter(|_| reserved.is_ok()).map(|kept| kept.row).collect::<Vec<_>>();
-            self.contents.resize(self.model.decoder.reserved().0, &kept);
-        }
-        reserved?;
-        let mut filled = 0;
-        if let Some((source, shared)) = source {
-            if source != row {
-                self.copy_row(source, row)?;
+        let source = self.contents.longest_match(&group.prompt[..group.prompt.len() - 1]);
+        let (row, filled) = match source {
+            // What is left of the row's contents would be lost.
+            Some((source, shared)) if self.is_idle_row(source) && 2 * shared >= self.contents.len(source) => {
+                (source, shared)
             }
-            filled = shared;
-        }
+            Some((source, shared)) => {
+                let row = self.idle_row();
+                self.copy_start(source, row, shared)?;
+                (row, shared)
+            }
+            None => (self.idle_row(), 0),
+        };
         self.contents.truncate(row, filled);
         group.usage.cached_tokens = filled;
         let mut preparing = Preparing { group, row, filled, encoding: None, tiles_done: 0, tiles_total: 0 };
         self.find_embeddings(&mut preparing);
         Ok(preparing)
+    }
+
+    /// Makes room for rows and positions; what the cache holds survives.
+    fn reserve(&mut self, rows: usize, capacity: usize) -> Result<(), ModelError> {
+        let before = self.model.decoder.reserved();
+        let keep: Vec<CachedRow> = (0..before.0)
+            .map(|row| CachedRow { row, positions: self.contents.len(row) })
+            .filter(|kept| kept.positions > 0)
+            .collect();
+        let reserved = self.model.decoder.reserve(rows, capacity, &keep);
+        if self.model.decoder.reserved() != before {
+            // A cache that could not grow may be gone altogether.
+            let kept = keep.iter().filter(|_| reserved.is_ok()).map(|kept| kept.row).collect::<Vec<_>>();
+            self.contents.resize(self.model.decoder.reserved().0, &kept);
+        }
+        reserved
+    }
+
+    /// Whether no group works on a row.
+    fn is_idle_row(&self, row: usize) -> bool {
+        row >= self.live && self.preparing.iter().all(|preparing| preparing.row != row)
+    }
+
+    /// An idle row whose contents are missed least. As many rows are reserved as groups may need, so there is one.
+    fn idle_row(&self) -> usize {
+        let idle = (self.live..self.model.decoder.reserved().0).filter(|row| self.is_idle_row(*row));
+        idle.min_by_key(|row| self.contents.last_use(*row)).unwrap_or(self.live)
     }
 
     /// Takes from the image cache what it holds, and counts the tiles that must be encoded.
@@ -197,10 +250,8 @@ impl Engine {
         let Advance::Continue(next) = advance else { return self.finish(group, on_event) };
         let wanted = if group.keeps_rows { group.max_rows } else { next.len() };
         let rows = self.live..self.live + wanted;
-        for row in rows.clone().filter(|row| *row != prompt_row) {
-            if let Err(error) = self.copy_row(prompt_row, row) {
-                return on_event(Event::Failed { id: group.id, error: error.into() });
-            }
+        if let Err(error) = self.fill_rows(&rows, prompt_row) {
+            return on_event(Event::Failed { id: group.id, error: error.into() });
         }
         self.live = rows.end;
         group.rows = rows.collect();
@@ -208,6 +259,17 @@ impl Engine {
         group.pending = next.iter().map(|row| row.token).collect();
         group.timings.prefill += started.elapsed();
         self.tell(group, true, on_event);
+    }
+
+    /// Makes `rows`, which come after the live ones, hold what `prompt_row` holds. A prompt at hand moves out of the way.
+    fn fill_rows(&mut self, rows: &Range<usize>, prompt_row: usize) -> Result<(), ModelError> {
+        if let Some(index) = self.preparing.iter().position(|other| rows.contains(&other.row)) {
+            let mut idle = (rows.end..self.model.decoder.reserved().0).filter(|row| *row != prompt_row);
+            let to = idle.next().unwrap_or(rows.end);
+            self.copy_row(self.preparing[index].row, to)?;
+            self.preparing[index].row = to;
+        }
+        rows.clone().filter(|row| *row != prompt_row).try_for_each(|row| self.copy_row(prompt_row, row))
     }
 }
 

@@ -20,52 +20,74 @@ pub(super) enum Position {
 
 /// The contents of every cache row, live or left over from earlier requests.
 #[derive(Debug, Default)]
-pub(super) struct RowContents(Vec<Vec<Position>>);
+pub(super) struct RowContents {
+    rows: Vec<Row>,
+    /// Counts changes.
+    clock: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Row {
+    positions: Vec<Position>,
+    /// When it last changed.
+    used: u64,
+}
 
 impl RowContents {
     /// Makes the table `rows` long and forgets all but the named rows.
     pub(super) fn resize(&mut self, rows: usize, keep: &[usize]) {
-        for (row, content) in self.0.iter_mut().enumerate() {
+        for (row, content) in self.rows.iter_mut().enumerate() {
             if !keep.contains(&row) {
-                content.clear();
+                *content = Row::default();
             }
         }
-        self.0.resize(rows, Vec::new());
+        self.rows.resize(rows, Row::default());
     }
 
     /// Positions a row holds.
     pub(super) fn len(&self, row: usize) -> usize {
-        self.0[row].len()
+        self.rows.get(row).map_or(0, |row| row.positions.len())
+    }
+
+    /// When a row last changed: the greater, the later. Rows that hold nothing come first.
+    pub(super) fn last_use(&self, row: usize) -> u64 {
+        if self.len(row) == 0 { 0 } else { self.rows[row].used }
     }
 
     /// Cuts a row to its first `positions`.
     pub(super) fn truncate(&mut self, row: usize, positions: usize) {
-        self.0[row].truncate(positions);
+        self.changed(row).truncate(positions);
     }
 
     /// Appends to a row.
     pub(super) fn extend(&mut self, row: usize, positions: impl IntoIterator<Item = Position>) {
-        self.0[row].extend(positions);
+        self.changed(row).extend(positions);
     }
 
-    /// Makes `to` hold what `from` holds; returns the positions whose cache entries must be copied for that.
-    pub(super) fn copy(&mut self, from: usize, to: usize) -> Range<usize> {
-        let source = self.0[from].clone();
-        let shared = shared_prefix(&source, &self.0[to]);
-        let range = shared..source.len();
-        self.0[to] = source;
-        range
+    /// Makes `to` hold the first `positions` of `from`; returns those whose cache entries must be copied for that.
+    pub(super) fn copy(&mut self, from: usize, to: usize, positions: usize) -> Range<usize> {
+        let source = self.rows[from].positions[..positions].to_vec();
+        let shared = shared_prefix(&source, &self.rows[to].positions);
+        *self.changed(to) = source;
+        shared..positions
     }
 
     /// The row that begins with most of `wanted`, and how much of it.
     pub(super) fn longest_match(&self, wanted: &[Position]) -> Option<(usize, usize)> {
-        let matches = self.0.iter().map(|content| shared_prefix(content, wanted)).enumerate();
+        let matches = self.rows.iter().map(|row| shared_prefix(&row.positions, wanted)).enumerate();
         matches.filter(|(_, shared)| *shared > 0).max_by_key(|(row, shared)| (*shared, std::cmp::Reverse(*row)))
     }
 
     /// Positions two rows share from the start.
     pub(super) fn shared(&self, a: usize, b: usize) -> usize {
-        shared_prefix(&self.0[a], &self.0[b])
+        shared_prefix(&self.rows[a].positions, &self.rows[b].positions)
+    }
+
+    fn changed(&mut self, row: usize) -> &mut Vec<Position> {
+        self.clock += 1;
+        let row = &mut self.rows[row];
+        row.used = self.clock;
+        &mut row.positions
     }
 }
 
@@ -113,7 +135,12 @@ mod tests {
     use super::*;
 
     fn contents(rows: &[&[u32]]) -> RowContents {
-        RowContents(rows.iter().map(|row| row.iter().map(|token| Position::Token(*token)).collect()).collect())
+        let mut contents = RowContents::default();
+        contents.resize(rows.len(), &[]);
+        for (index, row) in rows.iter().enumerate() {
+            contents.extend(index, row.iter().map(|token| Position::Token(*token)));
+        }
+        contents
     }
 
     fn next(parents: &[usize]) -> Vec<NextRow> {
@@ -144,8 +171,19 @@ mod tests {
     #[test]
     fn a_copy_moves_only_what_differs() {
         let mut contents = contents(&[&[1, 2, 9, 4], &[1, 2, 3]]);
-        assert_eq!(contents.copy(0, 1), 2..4);
+        assert_eq!(contents.copy(0, 1, 4), 2..4);
         assert_eq!(contents.shared(0, 1), 4);
+        assert_eq!(contents.copy(0, 1, 3), 3..3);
+        assert_eq!(contents.len(1), 3);
+    }
+
+    #[test]
+    fn the_row_that_changed_first_is_missed_least_but_for_empty_ones() {
+        let mut contents = contents(&[&[1], &[2], &[3]]);
+        contents.truncate(0, 1);
+        assert!(contents.last_use(1) < contents.last_use(2) && contents.last_use(2) < contents.last_use(0));
+        contents.truncate(2, 0);
+        assert_eq!(contents.last_use(2), 0);
     }
 
     #[test]

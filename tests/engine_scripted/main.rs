@@ -14,6 +14,7 @@ mod harness;
 mod images;
 mod network;
 mod oracle;
+mod overtaking;
 mod prefix;
 mod properties;
 mod sampling;
