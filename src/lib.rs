@@ -21,6 +21,7 @@
 //! | [`generate`] | logits in, token choices out |
 //! | [`engine`] | sequence groups: scheduling, caches, cancellation |
 //! | [`settings`] | what a caller chooses → typed settings: presets, defaults, conflicts |
+//! | [`serve`] | an OpenAI-compatible server |
 //! | [`cli`] | the command line |
 //!
 //! A front end loads a package into an [`engine::Engine`], submits [`engine::Request`]s and receives
@@ -36,4 +37,5 @@ pub mod package;
 pub mod preprocess;
 pub mod prompt;
 pub mod provider;
+pub mod serve;
 pub mod settings;

@@ -3,6 +3,7 @@
 #![expect(clippy::doc_markdown, reason = "the comments on flags are their help texts, which are not Markdown")]
 
 use super::bench::Workload;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,6 +23,11 @@ Examples:
   vintern chat --model DIR --image photo.jpg \"Mô tả hình ảnh một cách chi tiết.\"
   vintern chat --model DIR --image a.png --image b.png \"<image> <image> So sánh hai ảnh.\"
   vintern chat --model DIR --image photo.jpg        (a conversation about the image)";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  vintern serve --model DIR
+  vintern serve --model DIR --host 0.0.0.0 --port 80 --api-key-file keys.txt";
 
 const CHAT_PRESET: &str = "\
 Settings to start from; the other flags override them [default: the package's choice, else describe with an image, text \
@@ -55,6 +61,9 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Measure the stages of a call on this machine
     Bench(BenchArgs),
+    /// Serve an OpenAI-compatible API
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(ServeArgs),
 }
 
 /// The runtime and where it runs.
@@ -283,6 +292,51 @@ pub(super) struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
+    pub(super) model: PathBuf,
+    /// Name of the model in the API [default: that of the package's checkpoint]
+    #[arg(long, value_name = "NAME")]
+    pub(super) model_name: Option<String>,
+    /// Address to listen on; 0.0.0.0 lets other machines in
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub(super) host: IpAddr,
+    /// Port to listen on; 0 is any that is free
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    pub(super) port: u16,
+    /// File of keys, one a line, of which every request needs one [default: no key is needed]
+    #[arg(long, value_name = "FILE")]
+    pub(super) api_key_file: Option<PathBuf>,
+    /// Beams and samples of all requests that are generated side by side
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) max_rows: u16,
+    /// Requests taken on at once, waiting ones included; more are told to come again
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) max_requests: u16,
+    /// Prompt tokens computed between two steps of the answers that are being generated
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) prefill_chunk: u32,
+    /// Image embeddings kept for further questions, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(super) image_cache: u32,
+    /// Seconds a request may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) timeout: u32,
+    /// Largest request in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_body: u32,
+    /// Refuse images of more pixels than this
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_PIXELS)]
+    pub(super) max_image_pixels: u64,
+    /// Seconds that running requests are given when the server is told to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(super) grace: u32,
     #[command(flatten)]
     pub(super) runtime: RuntimeArgs,
 }

@@ -99,6 +99,17 @@ pub enum CliError {
         /// Exit code of the gravest one.
         exit_code: u8,
     },
+    /// The server cannot listen, or its engine ended by itself.
+    #[error(
+        "the server at {address} ended: {error}{}",
+        if error.kind() == ErrorKind::AddrInUse { "\nhint: another program listens there; choose another --port" } else { "" }
+    )]
+    Serve {
+        /// Where it listened or should have.
+        address: std::net::SocketAddr,
+        /// What went wrong.
+        error: std::io::Error,
+    },
     /// The terminal or a pipe could not be written to or read.
     #[error("{0}")]
     Terminal(#[from] std::io::Error),
@@ -125,6 +136,7 @@ impl CliError {
             | Self::Prompt(_) => 2,
             Self::Engine(error) => engine_exit_code(error),
             Self::Doctor { exit_code, .. } => *exit_code,
+            Self::Serve { .. } => 3,
             Self::Check(_) | Self::Terminal(_) => 1,
         }
     }

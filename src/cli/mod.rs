@@ -13,6 +13,7 @@ mod error;
 mod inspect;
 mod output;
 mod progress;
+mod serve;
 mod session;
 mod settings;
 mod system;
@@ -36,6 +37,7 @@ pub fn main() -> u8 {
         Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Serve(args) => serve::run(&args),
     };
     match outcome {
         Ok(()) => 0,

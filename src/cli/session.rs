@@ -23,8 +23,22 @@ pub(super) fn load_engine(
     providers: &ComponentProviders,
     progress: &Progress,
 ) -> Result<Engine, CliError> {
+    load_engine_with(package, runtime, providers, EngineConfig::default(), progress)
+}
+
+/// As [`load_engine`], with other limits than the usual ones.
+///
+/// # Errors
+/// As [`load_engine`].
+pub(super) fn load_engine_with(
+    package: &Package,
+    runtime: &RuntimeArgs,
+    providers: &ComponentProviders,
+    config: EngineConfig,
+    progress: &Progress,
+) -> Result<Engine, CliError> {
     let library = Library::load(&runtime.library_options())?;
-    let loaded = Engine::load(package, &library, providers, EngineConfig::default(), |component| {
+    let loaded = Engine::load(package, &library, providers, config, |component| {
         progress.loading(component);
     });
     progress.clear();

@@ -1,0 +1,15 @@
+//! The wire: `OpenAI`'s chat completions, with the fields of this engine.
+
+mod chat;
+mod content;
+mod error;
+mod fields;
+mod response;
+
+#[cfg(test)]
+mod tests;
+
+pub use chat::ChatRequest;
+pub use content::{Conversation, ImageFile};
+pub use error::ApiError;
+pub use response::Reply;

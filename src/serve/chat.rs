@@ -1,0 +1,267 @@
+//! `POST /v1/chat/completions`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::api::{ApiError, ChatRequest, Reply};
+use super::worker::{Running, Update};
+use super::{EngineFacts, Shared};
+use crate::engine::{self, Completion, TiledImage};
+use crate::generate::FinishReason;
+use crate::settings::ImageOptions;
+
+/// Time a client is given to send a request.
+const BODY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Chunks that may wait for a slow reader before the server holds them back.
+const CHUNKS: usize = 64;
+
+/// How often a stream without news shows that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Answers a request.
+pub(super) async fn completions(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let response = answer(&shared, request).await.unwrap_or_else(|error| {
+        tracing::info!(status = error.status.as_u16(), param = error.param, "refused: {}", error.message);
+        error.into_response()
+    });
+    shared.metrics.requests.with_label_values(&[response.status().as_str()]).inc();
+    response
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiError> {
+    shared.keys.check(request.headers())?;
+    let body = read_body(request).await?;
+    if shared.draining.load(Ordering::SeqCst) {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down"));
+    }
+    let place = shared.worker.place().ok_or_else(|| {
+        let most = shared.options.max_requests;
+        let message = format!("{most} requests are being worked on or wait, which is all this server takes; try again");
+        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
+    })?;
+    let deadline = Instant::now() + shared.options.timeout;
+    let asked = prepare(shared, body).await?;
+    let running = shared
+        .worker
+        .submit(asked.request, place)
+        .ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", "the engine has stopped"))?;
+    let call = Call { running, reply: asked.reply, deadline, timeout: shared.options.timeout };
+    if asked.stream { call.streamed().await } else { call.whole().await }
+}
+
+async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+    let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time");
+    let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_| late())?;
+    body.map_err(|rejection| {
+        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "invalid_body" };
+        ApiError::new(rejection.status(), code, rejection.body_text())
+    })
+}
+
+/// A request the engine can take.
+struct Asked {
+    request: engine::Request,
+    stream: bool,
+    reply: Reply,
+}
+
+/// Reads the request and its images, which takes a core for a while.
+async fn prepare(shared: &Arc<Shared>, body: Bytes) -> Result<Asked, ApiError> {
+    let failed = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", "the request was not read");
+    let permit = shared.decoding.acquire().await.map_err(|_| failed())?;
+    let reader = Arc::clone(shared);
+    let read = tokio::task::spawn_blocking(move || {
+        let request = ChatRequest::parse(&body)?;
+        drop(body);
+        reader.asked(request)
+    });
+    let outcome = read.await.map_err(|_| failed())?;
+    drop(permit);
+    outcome
+}
+
+impl Shared {
+    fn asked(&self, request: ChatRequest) -> Result<Asked, ApiError> {
+        let served = &self.options.model;
+        if let Some(model) = request.model.filter(|model| model != served) {
+            let message = format!("the model {model:?} does not exist; this server has {served:?}");
+            let error = ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message);
+            return Err(ApiError { param: Some("model".to_owned()), ..error });
+        }
+        let conversation = request.conversation;
+        let presets = self.presets.choose(request.preset.as_deref())?;
+        let preset = presets.of_call(!conversation.images.is_empty());
+        let options = request.images.resolve(self.engine.tile_size, self.options.max_image_pixels, preset)?;
+        Ok(Asked {
+            request: engine::Request {
+                question: conversation.question,
+                images: self.engine.read_images(&conversation.images, &options)?,
+                history: (!conversation.history.is_empty()).then_some(conversation.history),
+                template: None,
+                system_message: conversation.system,
+                settings: request.generation.resolve(preset, self.engine.max_rows)?,
+                stop: request.stop,
+            },
+            stream: request.stream,
+            reply: Reply::new(served.clone(), request.return_token_ids, request.include_usage),
+        })
+    }
+}
+
+impl EngineFacts {
+    /// Decodes images and cuts them into tiles, until they are more than a prompt can hold.
+    fn read_images(
+        &self,
+        files: &[super::api::ImageFile],
+        options: &ImageOptions,
+    ) -> Result<Vec<TiledImage>, ApiError> {
+        let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
+        for file in files {
+            let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);
+            let image = image.map_err(|error| ApiError {
+                code: "invalid_image",
+                ..ApiError::field(&file.path, error.to_string().replace("\nhint: ", "; "))
+            })?;
+            tiles += image.tiles().len();
+            if tiles * self.tokens_per_tile > self.max_length {
+                let message = format!(
+                    "{tiles} tiles of images are {} tokens, the model takes {} in all; send fewer images or lower max_tiles",
+                    tiles * self.tokens_per_tile,
+                    self.max_length
+                );
+                return Err(ApiError { code: "context_length_exceeded", ..ApiError::field(&file.path, message) });
+            }
+            images.push(image);
+        }
+        Ok(images)
+    }
+}
+
+/// A request the engine works on, and what its response needs.
+struct Call {
+    running: Running,
+    reply: Reply,
+    deadline: Instant,
+    timeout: Duration,
+}
+
+impl Call {
+    /// The next update; at the deadline an error.
+    async fn next(&mut self) -> Result<Update, ApiError> {
+        match tokio::time::timeout_at(self.deadline, self.running.next()).await {
+            Ok(Some(Update::Failed(error))) => Err((&error).into()),
+            Ok(Some(update)) => Ok(update),
+            Ok(None) => {
+                Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", "the engine has stopped"))
+            }
+            Err(_) => {
+                let message = format!(
+                    "the request took longer than {} s; ask for fewer tokens, tiles or beams",
+                    self.timeout.as_secs()
+                );
+                Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message))
+            }
+        }
+    }
+
+    /// One JSON object, when all is done.
+    async fn whole(mut self) -> Result<Response, ApiError> {
+        loop {
+            if let Update::Finished(completion) = self.next().await? {
+                log(&completion);
+                return Ok(Json(self.reply.whole(&completion)).into_response());
+            }
+        }
+    }
+
+    /// Server-sent events as the answer becomes settled. What is wrong with the request is found before the first of them,
+    /// so that it has its own status.
+    async fn streamed(mut self) -> Result<Response, ApiError> {
+        let first = self.next().await?;
+        let (sender, receiver) = mpsc::channel(CHUNKS);
+        tokio::spawn(async move {
+            let closed = sender.clone();
+            // A client that goes away ends the request at once, not at the next piece.
+            tokio::select! {
+                () = closed.closed() => tracing::info!("the client went away"),
+                () = self.send_all(first, &sender) => (),
+            }
+        });
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+        Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response())
+    }
+
+    async fn send_all(&mut self, first: Update, sender: &Sender) {
+        let role = json!({"role": "assistant", "content": ""});
+        send(sender, &self.reply.chunk(0, &role)).await;
+        let mut update: Result<Update, ApiError> = Ok(first);
+        loop {
+            match update {
+                Ok(Update::Text(text)) => {
+                    send(sender, &self.reply.chunk(0, &json!({"content": text}))).await;
+                }
+                Ok(Update::Finished(completion)) => {
+                    log(&completion);
+                    return self.send_end(&completion, sender).await;
+                }
+                Ok(Update::Failed(error)) => return send(sender, &ApiError::from(&error).body()).await,
+                Err(error) => {
+                    tracing::info!(status = error.status.as_u16(), "failed: {}", error.message);
+                    return send(sender, &error.body()).await;
+                }
+            }
+            update = self.next().await;
+        }
+    }
+
+    /// What is left when the answers are known. Several answers are not told in pieces: all of them come here.
+    async fn send_end(&self, completion: &Completion, sender: &Sender) {
+        let several = completion.answers.len() > 1;
+        for (index, answer) in completion.answers.iter().enumerate() {
+            if several {
+                let delta = json!({"role": "assistant", "content": answer.text});
+                send(sender, &self.reply.chunk(index, &delta)).await;
+            }
+            send(sender, &self.reply.end(index, answer)).await;
+        }
+        if let Some(usage) = self.reply.usage_chunk(completion) {
+            send(sender, &usage).await;
+        }
+        let _ = sender.send(Ok(Event::default().data("[DONE]"))).await;
+    }
+}
+
+type Sender = mpsc::Sender<Result<Event, Infallible>>;
+
+/// Sends a chunk; that nobody listens any more is noticed elsewhere.
+async fn send(sender: &Sender, chunk: &Value) {
+    let _ = sender.send(Ok(Event::default().data(chunk.to_string()))).await;
+}
+
+fn log(completion: &Completion) {
+    let (usage, timings) = (completion.usage, &completion.timings);
+    let cut_short = completion.answers.iter().any(|answer| answer.finish == FinishReason::Cancelled);
+    tracing::info!(
+        prompt_tokens = usage.prompt_tokens,
+        cached_tokens = usage.cached_tokens,
+        tiles = usage.tiles,
+        completion_tokens = usage.completion_tokens,
+        milliseconds = timings.total.as_millis() as u64,
+        cut_short,
+        "answered"
+    );
+}

@@ -1,0 +1,142 @@
+//! `vintern serve`: an OpenAI-compatible server on the engine.
+//!
+//! ```text
+//! HTTP ─ routes ─ api (fields, messages, images) ─ settings ─▶ worker: the engine's thread
+//!                                                                 │ updates of each request
+//! JSON, or server-sent events ◀───────────────────────────────────┘
+//! ```
+
+pub mod api;
+mod auth;
+mod chat;
+mod metrics;
+mod routes;
+mod worker;
+
+use std::future::IntoFuture as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::engine::{Engine, EngineConfig};
+use crate::settings::Presets;
+
+use auth::Keys;
+use metrics::Metrics;
+use worker::Worker;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Name of the model in requests and responses.
+    pub model: String,
+    /// Keys of which a request needs one; none: requests need no key.
+    pub keys: Vec<String>,
+    /// Requests taken on at once, waiting ones included; more are told to come again.
+    pub max_requests: usize,
+    /// Time a request may take.
+    pub timeout: Duration,
+    /// Largest body of a request, bytes.
+    pub max_body: usize,
+    /// Most pixels of an image.
+    pub max_image_pixels: u64,
+    /// Time that running requests are given at the end.
+    pub grace: Duration,
+}
+
+/// What all handlers share.
+struct Shared {
+    options: ServeOptions,
+    engine: EngineFacts,
+    presets: Presets,
+    keys: Keys,
+    metrics: Arc<Metrics>,
+    worker: Worker,
+    /// Images are decoded a few at a time: each may take much memory.
+    decoding: tokio::sync::Semaphore,
+    draining: AtomicBool,
+}
+
+/// What the handlers know of the engine.
+struct EngineFacts {
+    tile_size: u32,
+    tokens_per_tile: usize,
+    /// Tokens of a prompt and its answer.
+    max_length: usize,
+    max_rows: usize,
+}
+
+/// Serves until `stop` is told; then takes on nothing more, and ends when what runs is done or its grace time is over.
+/// `on_ready` is told the address.
+///
+/// # Errors
+/// When the address cannot be listened on, or the engine's thread ends by itself.
+pub fn serve(
+    engine: Engine,
+    presets: Presets,
+    config: &EngineConfig,
+    options: ServeOptions,
+    stop: &Arc<Notify>,
+    on_ready: impl FnOnce(SocketAddr),
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let sizes = &engine.manifest().architecture;
+    let facts = EngineFacts {
+        tile_size: sizes.image_size,
+        tokens_per_tile: sizes.tokens_per_tile,
+        max_length: sizes.max_length,
+        max_rows: config.max_rows,
+    };
+    let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
+    let (worker, thread) = Worker::start(engine, options.max_requests, Arc::clone(&metrics), Arc::clone(stop))?;
+    let shared = Arc::new(Shared {
+        keys: Keys::new(&options.keys),
+        engine: facts,
+        presets,
+        metrics,
+        worker,
+        decoding: tokio::sync::Semaphore::new(2),
+        draining: AtomicBool::new(false),
+        options,
+    });
+    let outcome = runtime.block_on(listen(&shared, stop, on_ready));
+    // What still runs is dropped with its connections, which interrupts it; then the engine's thread has nothing left.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    drop(shared);
+    if thread.join().is_err() {
+        return Err(std::io::Error::other("the engine's thread panicked"));
+    }
+    outcome
+}
+
+async fn listen(shared: &Arc<Shared>, stop: &Arc<Notify>, on_ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+    let listener = TcpListener::bind(shared.options.address).await?;
+    on_ready(listener.local_addr()?);
+    let (draining, waiting) = (Arc::clone(shared), Arc::clone(stop));
+    let drained = Arc::new(Notify::new());
+    let begun = Arc::clone(&drained);
+    let stopped = async move {
+        waiting.notified().await;
+        draining.draining.store(true, Ordering::SeqCst);
+        tracing::info!("no more requests are taken on");
+        begun.notify_one();
+    };
+    let server = axum::serve(listener, routes::router(Arc::clone(shared))).with_graceful_shutdown(stopped);
+    let grace = async {
+        drained.notified().await;
+        tokio::time::sleep(shared.options.grace).await;
+    };
+    tokio::select! {
+        outcome = server.into_future() => outcome,
+        () = grace => {
+            tracing::warn!("the grace time is over; what still runs is cut off");
+            Ok(())
+        }
+    }
+}

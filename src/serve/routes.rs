@@ -1,0 +1,89 @@
+//! Paths, and what is common to them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::api::ApiError;
+use super::{Shared, chat};
+
+/// Every route of the server.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let limit = DefaultBodyLimit::max(shared.options.max_body);
+    Router::new()
+        .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/models", get(models))
+        .route("/v1/models/{model}", get(model))
+        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(limit)
+        .layer(middleware::from_fn(no_sniffing))
+        .layer(CatchPanicLayer::new())
+        .with_state(shared)
+}
+
+/// Nothing here is to be taken for another kind of document than it says.
+async fn no_sniffing(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn models(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    shared.keys.check(&headers)?;
+    Ok(Json(json!({"object": "list", "data": [described(&shared)]})))
+}
+
+async fn model(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    shared.keys.check(&headers)?;
+    if name == shared.options.model {
+        return Ok(Json(described(&shared)));
+    }
+    let message = format!("the model {name:?} does not exist; this server has {:?}", shared.options.model);
+    Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
+}
+
+fn described(shared: &Shared) -> Value {
+    json!({"id": shared.options.model, "object": "model", "created": 0, "owned_by": "vintern"})
+}
+
+/// Whether the server takes requests on; it stops before it ends.
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    if shared.draining.load(Ordering::SeqCst) {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"}))).into_response();
+    }
+    Json(json!({"status": "ready"})).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let text = shared
+        .metrics
+        .text()
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics_failed", error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    let message = format!("there is no {}; the API is at /v1/chat/completions and /v1/models", request.uri().path());
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_path", message)
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", message)
+}

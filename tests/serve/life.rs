@@ -1,0 +1,153 @@
+//! Load, clients that go away, and the end of the server.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::common::tiny_package;
+use crate::support::{Server, about_receipt, content};
+
+const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
+
+/// Sends a request and leaves the connection open.
+fn open(server: &Server, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address.trim_start_matches("http://")).unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body.as_bytes()).unwrap();
+    stream
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_rows() {
+    let server = Server::bundled(&["--max-requests", "2", "--max-rows", "3"]);
+    let expected = content(&server.ask(&about_receipt(READ))).to_owned();
+    for stream in [true, false] {
+        let mut long = about_receipt(READ);
+        long["stream"] = json!(stream);
+        long["num_beams"] = json!(3);
+        long["min_tokens"] = json!(4000);
+        long["max_tokens"] = json!(4000);
+        let mut connection = open(&server, &long.to_string());
+        if stream {
+            let mut some = [0; 300];
+            connection.read_exact(&mut some).unwrap();
+        }
+        wait_for("the request", || server.metric("vintern_requests_in_progress") == 1);
+        drop(connection);
+        wait_for("its end", || server.metric("vintern_requests_in_progress") == 0);
+        assert_eq!(content(&server.ask(&about_receipt(READ))), expected);
+    }
+}
+
+#[test]
+fn a_full_queue_says_come_again() {
+    let server = Server::bundled(&["--max-requests", "1"]);
+    let mut long = about_receipt(READ);
+    long["min_tokens"] = json!(4000);
+    long["max_tokens"] = json!(4000);
+    let connection = open(&server, &long.to_string());
+    wait_for("the request", || server.metric("vintern_requests_in_progress") == 1);
+    let (status, error) = server.refused(&about_receipt(READ));
+    assert_eq!((status, &error["code"]), (429, &json!("queue_full")));
+    drop(connection);
+    wait_for("its end", || server.metric("vintern_requests_in_progress") == 0);
+    server.ask(&about_receipt(READ));
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_ended() {
+    let server = Server::bundled(&["--timeout", "1"]);
+    let mut long = about_receipt(READ);
+    long["num_beams"] = json!(16);
+    long["min_tokens"] = json!(4000);
+    long["max_tokens"] = json!(4000);
+    let (status, error) = server.refused(&long);
+    assert_eq!((status, &error["code"]), (504, &json!("timeout")));
+}
+
+/// Half a request neither stops the server from answering others nor from ending.
+#[test]
+fn half_a_request_disturbs_nobody() {
+    let mut server = Server::start(&tiny_package(), &["--grace", "1"]);
+    let mut half = TcpStream::connect(server.address.trim_start_matches("http://")).unwrap();
+    half.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{\"mess").unwrap();
+    server.ask(&json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}));
+    server.terminate();
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// What was accepted is answered; what comes later is not.
+#[test]
+fn the_end_waits_for_what_runs() {
+    let mut server = Server::bundled(&[]);
+    let expected = content(&server.ask(&about_receipt(READ))).to_owned();
+    let mut request = about_receipt(READ);
+    request["stop"] = json!(["never said"]);
+    let body = request.to_string();
+    let mut connections: Vec<TcpStream> = (0..6).map(|_| open(&server, &body)).collect();
+    wait_for("the requests", || server.metric("vintern_requests_in_progress") >= 1);
+    server.terminate();
+    let mut answered = 0;
+    for connection in &mut connections {
+        let mut answer = Vec::new();
+        // One that was not accepted any more finds its connection closed.
+        let _ = connection.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        if text.starts_with("HTTP/1.1 200") {
+            let whole: serde_json::Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+            assert_eq!(content(&whole), expected);
+            answered += 1;
+        } else {
+            assert!(text.is_empty() || text.starts_with("HTTP/1.1 503"), "{text}");
+        }
+    }
+    assert!(answered > 0);
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// Many small requests at a time: none lost, none wrong, and memory stays where it was.
+#[test]
+fn load_changes_nothing() {
+    let server = Server::start(&tiny_package(), &[]);
+    let request = |index: usize| {
+        let settings = [json!({"num_beams": 1}), json!({"num_beams": 2}), json!({"temperature": 1, "seed": 5})];
+        let mut request = settings[index % 3].clone();
+        request["messages"] = json!([{"role": "user", "content": format!("question {}", index % 7)}]);
+        request["max_tokens"] = json!(4);
+        request["return_token_ids"] = json!(true);
+        request
+    };
+    let expected: Vec<_> = (0..21).map(|index| server.ask(&request(index))["choices"].clone()).collect();
+    let run = |from: usize, to: usize| {
+        let next = std::sync::atomic::AtomicUsize::new(from);
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    loop {
+                        let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        if index >= to {
+                            return;
+                        }
+                        assert_eq!(server.ask(&request(index))["choices"], expected[index % 21], "request {index}");
+                    }
+                });
+            }
+        });
+    };
+    run(0, 300);
+    let before = server.resident();
+    run(300, 1000);
+    let grown = server.resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more after 700 requests");
+}

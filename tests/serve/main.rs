@@ -1,0 +1,10 @@
+//! The server, as its clients meet it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod golden;
+mod life;
+mod refusals;
+mod support;
