@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::api::{ApiError, ChatRequest, Reply};
+use super::api::{ApiError, ChatRequest, ImageFile, Reply};
 use super::worker::{Running, Update};
 use super::{EngineFacts, Shared};
 use crate::engine::{self, Completion, TiledImage};
@@ -54,7 +54,8 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
     })?;
     let deadline = Instant::now() + shared.options.timeout;
-    let asked = prepare(shared, body).await?;
+    let reader = Arc::clone(shared);
+    let asked = shared.decode(move || reader.asked(ChatRequest::parse(&body)?)).await?;
     let running = shared
         .worker
         .submit(asked.request, place)
@@ -63,7 +64,11 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
     if asked.stream { call.streamed().await } else { call.whole().await }
 }
 
-async fn read_body(request: Request) -> Result<Bytes, ApiError> {
+/// The body of a request, which must arrive in time.
+///
+/// # Errors
+/// 408 when it does not, 413 when it is too large.
+pub(super) async fn read_body(request: Request) -> Result<Bytes, ApiError> {
     let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time");
     let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_| late())?;
     body.map_err(|rejection| {
@@ -79,22 +84,20 @@ struct Asked {
     reply: Reply,
 }
 
-/// Reads the request and its images, which takes a core for a while.
-async fn prepare(shared: &Arc<Shared>, body: Bytes) -> Result<Asked, ApiError> {
-    let failed = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", "the request was not read");
-    let permit = shared.decoding.acquire().await.map_err(|_| failed())?;
-    let reader = Arc::clone(shared);
-    let read = tokio::task::spawn_blocking(move || {
-        let request = ChatRequest::parse(&body)?;
-        drop(body);
-        reader.asked(request)
-    });
-    let outcome = read.await.map_err(|_| failed())?;
-    drop(permit);
-    outcome
-}
-
 impl Shared {
+    /// Runs work that takes a core for a while, and much memory, beside the event loop; a few at a time.
+    ///
+    /// # Errors
+    /// What `work` says; 500 when it panics.
+    pub(super) async fn decode<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let failed = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", "the request was not read");
+        let _permit = self.decoding.acquire().await.map_err(|_| failed())?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| failed())?
+    }
+
     fn asked(&self, request: ChatRequest) -> Result<Asked, ApiError> {
         let served = &self.options.model;
         if let Some(model) = request.model.filter(|model| model != served) {
@@ -124,11 +127,10 @@ impl Shared {
 
 impl EngineFacts {
     /// Decodes images and cuts them into tiles, until they are more than a prompt can hold.
-    fn read_images(
-        &self,
-        files: &[super::api::ImageFile],
-        options: &ImageOptions,
-    ) -> Result<Vec<TiledImage>, ApiError> {
+    ///
+    /// # Errors
+    /// The image that is none, or one too many.
+    pub(super) fn read_images(&self, files: &[ImageFile], options: &ImageOptions) -> Result<Vec<TiledImage>, ApiError> {
         let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
         for file in files {
             let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);

@@ -9,7 +9,9 @@
 pub mod api;
 mod auth;
 mod chat;
+mod inspect;
 mod metrics;
+mod page;
 mod routes;
 mod worker;
 

@@ -13,13 +13,16 @@ use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api::ApiError;
-use super::{Shared, chat};
+use super::{Shared, chat, inspect, page};
 
 /// Every route of the server.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let limit = DefaultBodyLimit::max(shared.options.max_body);
     Router::new()
+        .route("/", get(page::index))
+        .route("/page/{part}", get(page::part))
         .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/inspect", post(inspect::inspect))
         .route("/v1/models", get(models))
         .route("/v1/models/{model}", get(model))
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
@@ -59,7 +62,13 @@ async fn model(
 }
 
 fn described(shared: &Shared) -> Value {
-    json!({"id": shared.options.model, "object": "model", "created": 0, "owned_by": "vintern"})
+    let presets: Vec<Value> = shared
+        .presets
+        .list()
+        .iter()
+        .map(|preset| json!({"name": preset.name, "description": preset.description, "settings": preset.settings}))
+        .collect();
+    json!({"id": shared.options.model, "object": "model", "created": 0, "owned_by": "vintern", "presets": presets})
 }
 
 /// Whether the server takes requests on; it stops before it ends.

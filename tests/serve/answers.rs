@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{repository, vintern};
-use crate::support::{Server, about_receipt, content, receipt};
+use crate::support::{Server, about_receipt, agent, content, receipt};
 
 const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
 const TOTAL: &str = "Tổng cộng là bao nhiêu?";
@@ -139,4 +139,24 @@ fn the_model_is_listed() {
     assert_eq!(server.get("/v1/models/other").0, 404);
     assert_eq!(server.ask(&with(about_receipt(TOTAL), json!({"model": "reader"})))["model"], "reader");
     assert_eq!((server.get("/health").0, server.get("/health/ready").0), (200, 200));
+}
+
+#[test]
+fn it_shows_what_the_model_sees_of_an_image() {
+    let server = Server::bundled(&[]);
+    let inspect = |request: Value| {
+        let mut response = agent().post(server.url("/v1/inspect")).send(request.to_string().as_bytes()).unwrap();
+        (response.status().as_u16(), response.body_mut().read_json::<Value>().unwrap())
+    };
+    let image = &receipt()["image_url"];
+    let (status, seen) = inspect(json!({"image": image, "max_tiles": 6}));
+    assert_eq!(status, 200, "{seen}");
+    let tiles = seen["tiles"].as_array().unwrap();
+    let grid = seen["grid"]["columns"].as_u64().unwrap() * seen["grid"]["rows"].as_u64().unwrap();
+    assert_eq!((tiles.len() as u64, &seen["thumbnail"]), (grid + 1, &json!(true)));
+    assert_eq!(seen["image_tokens"], 16 * (grid + 1));
+    assert!(tiles.iter().all(|tile| tile.as_str().unwrap().starts_with("data:image/png;base64,")));
+    let (status, refused) = inspect(json!({"image": image, "tiles": 6}));
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("tiles")));
+    assert_eq!(inspect(json!({})).1["error"]["param"], "image");
 }

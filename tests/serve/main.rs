@@ -6,5 +6,6 @@ mod common;
 mod answers;
 mod golden;
 mod life;
+mod page;
 mod refusals;
 mod support;

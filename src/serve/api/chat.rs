@@ -43,10 +43,7 @@ impl ChatRequest {
     /// # Errors
     /// 400 with the field at fault: one that is unknown, of another type, or that cannot be honoured.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let value = serde_json::from_slice(body).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not JSON: {error}"))
-        })?;
-        let mut fields = Fields::new(value, "")?;
+        let mut fields = Fields::new(object(body)?, "")?;
         let model = fields.text(&["model"])?;
         let messages = fields.take(&["messages"])?.map(|(_, messages)| messages);
         let messages = messages.ok_or_else(|| ApiError::field("messages", "a request needs messages"))?;
@@ -62,6 +59,16 @@ impl ChatRequest {
         fields.finish()?;
         Ok(Self { model, conversation, stream, include_usage, return_token_ids, preset, generation, images, stop })
     }
+}
+
+/// The JSON of a body.
+///
+/// # Errors
+/// 400 when it is none.
+pub(super) fn object(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body).map_err(|error| {
+        ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not JSON: {error}"))
+    })
 }
 
 fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
@@ -152,7 +159,11 @@ fn num_beams(fields: &mut Fields, answers: Option<usize>) -> Result<Option<usize
     }
 }
 
-fn images(fields: &mut Fields) -> Result<ImageChoices, ApiError> {
+/// The choices for images.
+///
+/// # Errors
+/// The field that cannot be honoured.
+pub(super) fn images(fields: &mut Fields) -> Result<ImageChoices, ApiError> {
     let mut processor = match fields.take(&["mm_processor_kwargs"])? {
         Some((path, value)) => Fields::new(value, path)?,
         None => Fields::new(Value::Object(Map::new()), "mm_processor_kwargs")?,

@@ -150,7 +150,10 @@ fn parts_of(parts: Vec<Value>, path: &str, may_show: bool, images: &mut Vec<Imag
 
 /// `{"url": "data:image/png;base64,…", "detail": "auto"}`, or the URL alone. The detail is looked at and changes nothing: how
 /// many tiles an image becomes is `max_tiles`.
-fn image(value: Value, path: String) -> Result<ImageFile, ApiError> {
+///
+/// # Errors
+/// When there are no bytes to be had of it.
+pub(super) fn image(value: Value, path: String) -> Result<ImageFile, ApiError> {
     let url = match value {
         Value::String(url) => url,
         value => {

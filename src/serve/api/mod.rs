@@ -4,6 +4,7 @@ mod chat;
 mod content;
 mod error;
 mod fields;
+mod inspect;
 mod response;
 
 #[cfg(test)]
@@ -12,4 +13,5 @@ mod tests;
 pub use chat::ChatRequest;
 pub use content::{Conversation, ImageFile};
 pub use error::ApiError;
+pub use inspect::InspectRequest;
 pub use response::Reply;

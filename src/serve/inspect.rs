@@ -1,0 +1,58 @@
+//! `POST /v1/inspect`: the tiles the model gets of an image.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::imageops::{FilterType, resize};
+use image::{ImageFormat, RgbImage};
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::api::{ApiError, InspectRequest};
+use super::chat::read_body;
+
+/// Side of the tiles that are sent back; larger ones are made smaller.
+const LARGEST: u32 = 224;
+
+/// Answers a request.
+///
+/// # Errors
+/// When the request or its image cannot be used.
+pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
+    shared.keys.check(request.headers())?;
+    let body = read_body(request).await?;
+    let reader = Arc::clone(&shared);
+    shared.decode(move || reader.inspected(&InspectRequest::parse(&body)?)).await.map(Json)
+}
+
+impl Shared {
+    fn inspected(&self, request: &InspectRequest) -> Result<Value, ApiError> {
+        let presets = self.presets.choose(request.preset.as_deref())?;
+        let preset = presets.of_call(true);
+        let options = request.images.resolve(self.engine.tile_size, self.options.max_image_pixels, preset)?;
+        let image = self.engine.read_images(std::slice::from_ref(&request.image), &options)?.remove(0);
+        let tiles = image.tiles().iter().map(as_data_url).collect::<Result<Vec<String>, ApiError>>()?;
+        let grid = image.grid();
+        Ok(json!({
+            "grid": {"columns": grid.columns, "rows": grid.rows},
+            "thumbnail": tiles.len() > (grid.columns * grid.rows) as usize,
+            "tile_size": self.engine.tile_size,
+            "image_tokens": tiles.len() * self.engine.tokens_per_tile,
+            "tiles": tiles,
+        }))
+    }
+}
+
+fn as_data_url(tile: &RgbImage) -> Result<String, ApiError> {
+    let small = (tile.width() > LARGEST).then(|| resize(tile, LARGEST, LARGEST, FilterType::Triangle));
+    let mut bytes = Vec::new();
+    small.as_ref().unwrap_or(tile).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).map_err(|error| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "tile_failed", format!("a tile was not written: {error}"))
+    })?;
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(bytes)))
+}
