@@ -66,14 +66,28 @@ pub(super) enum Command {
     Serve(ServeArgs),
 }
 
+impl Command {
+    /// The runtime of a command that has one.
+    pub(super) fn runtime(&mut self) -> Option<&mut RuntimeArgs> {
+        match self {
+            Self::Chat(args) => Some(&mut args.runtime),
+            Self::Doctor(args) => Some(&mut args.runtime),
+            Self::Verify(args) => Some(&mut args.runtime),
+            Self::Bench(args) => Some(&mut args.runtime),
+            Self::Serve(args) => Some(&mut args.runtime),
+            Self::Inspect(_) => None,
+        }
+    }
+}
+
 /// The runtime and where it runs.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Runtime")]
 pub(super) struct RuntimeArgs {
     /// Execution providers in order of preference, with options, such as "cuda:device=1;cpu"; for each graph apart as
-    /// "vision=tensorrt;cuda,decoder=cuda"
-    #[arg(long, value_name = "LIST", default_value = "cpu", env = "VINTERN_PROVIDER", hide_env_values = true)]
-    pub(super) provider: String,
+    /// "vision=tensorrt;cuda,decoder=cuda" [default: the settings file's, else cpu]
+    #[arg(long, value_name = "LIST", env = "VINTERN_PROVIDER", hide_env_values = true)]
+    pub(super) provider: Option<String>,
     /// Library of an execution provider that is not part of ONNX Runtime, and the name it has in --provider
     #[arg(long, value_name = "NAME=PATH", value_parser = plugin_library)]
     pub(super) provider_library: Vec<PluginLibrary>,
@@ -86,6 +100,10 @@ pub(super) struct RuntimeArgs {
     /// Threads the graphs share [default: the number of cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
+    /// TOML file of these settings, by the names of their flags [default: vintern/settings.toml in the user's folder of
+    /// configuration, if there is one]
+    #[arg(long, value_name = "FILE", env = "VINTERN_SETTINGS", hide_env_values = true)]
+    pub(super) settings: Option<PathBuf>,
     /// Tell on stderr where the graphs run, counts and times of each call; -vv also all that ONNX Runtime logs
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,

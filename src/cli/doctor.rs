@@ -104,6 +104,9 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
         presets: Vec::new(),
         placement: Vec::new(),
     };
+    if let Some(file) = &args.runtime.settings {
+        report.checks.push(Check::ok("settings", format!("from {}", file.display())));
+    }
     let library = check_library(args, &mut report);
     let providers = check_providers(args, &mut report);
     let package = check_package(args, &mut report);

@@ -70,6 +70,19 @@ pub enum CliError {
         /// Why.
         source: ImageError,
     },
+    /// The settings file cannot be used.
+    #[error(
+        "{}, line {line}: {message}\nhint: its keys are the names of the flags: provider, provider-library, strict, ort-library, threads",
+        file.display()
+    )]
+    SettingsFile {
+        /// The file.
+        file: PathBuf,
+        /// The line at fault.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
     /// The settings are out of range.
     #[error("{message}")]
     Settings {
@@ -130,6 +143,7 @@ impl CliError {
             | Self::Recorded { .. }
             | Self::History { .. }
             | Self::Image { .. }
+            | Self::SettingsFile { .. }
             | Self::Settings { .. }
             | Self::Provider(_)
             | Self::Package(_)

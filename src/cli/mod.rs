@@ -16,6 +16,7 @@ mod progress;
 mod serve;
 mod session;
 mod settings;
+mod settings_file;
 mod system;
 mod verify;
 
@@ -26,26 +27,30 @@ use clap::Parser;
 pub use args::Cli;
 pub use error::CliError;
 
-use args::Command;
+use args::{Command, RuntimeArgs};
 
 /// Parses the arguments of this process, runs the command, prints its error if it fails, and returns the exit code:
 /// 0 done, 1 part of the work failed, 2 wrong usage or configuration, 3 the environment.
 pub fn main() -> u8 {
-    let outcome = match Cli::parse().command {
-        Command::Chat(args) => chat::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Serve(args) => serve::run(&args),
-    };
-    match outcome {
+    match run(Cli::parse().command) {
         Ok(()) => 0,
         Err(CliError::Terminal(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             output::note(&format!("error: {}", with_causes(&error)));
             error.exit_code()
         }
+    }
+}
+
+fn run(mut command: Command) -> Result<(), CliError> {
+    command.runtime().map_or(Ok(()), RuntimeArgs::with_file)?;
+    match command {
+        Command::Chat(args) => chat::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Serve(args) => serve::run(&args),
     }
 }
 

@@ -45,6 +45,9 @@ pub(super) fn load_engine_with(
     let engine = loaded?;
     report_skipped(&engine);
     if runtime.verbose > 0 {
+        if let Some(file) = &runtime.settings {
+            note(&format!("settings from {}", file.display()));
+        }
         report_placement(&engine, &library);
     }
     Ok(engine)

@@ -111,7 +111,7 @@ impl RuntimeArgs {
     /// # Errors
     /// [`CliError::Provider`] for a spec that cannot be honoured.
     pub(super) fn providers(&self) -> Result<ComponentProviders, CliError> {
-        Ok(ComponentProviders { strict: self.strict, ..self.provider.parse()? })
+        Ok(ComponentProviders { strict: self.strict, ..self.provider.as_deref().unwrap_or("cpu").parse()? })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::support::Transcript;
 
 #[test]
 fn help_texts() {
-    for command in ["", "chat", "inspect", "doctor", "verify", "bench"] {
+    for command in ["", "chat", "inspect", "doctor", "verify", "bench", "serve"] {
         let mut transcript = Transcript::new();
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         transcript.run(&arguments);

@@ -17,6 +17,7 @@ mod processes;
 mod prompts;
 mod providers;
 mod settings;
+mod settings_file;
 mod support;
 mod terminal;
 mod verify;

@@ -17,7 +17,11 @@ pub fn vintern() -> Command {
 pub fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command.current_dir(repository()).env("COLUMNS", "100");
-    for variable in ["VINTERN_MODEL", "ORT_DYLIB_PATH", "LD_LIBRARY_PATH", "RUST_BACKTRACE"] {
+    // There is no settings file in this folder.
+    command.env("XDG_CONFIG_HOME", env!("CARGO_TARGET_TMPDIR"));
+    for variable in
+        ["VINTERN_MODEL", "VINTERN_PROVIDER", "VINTERN_SETTINGS", "ORT_DYLIB_PATH", "LD_LIBRARY_PATH", "RUST_BACKTRACE"]
+    {
         command.env_remove(variable);
     }
     command

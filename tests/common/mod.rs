@@ -106,7 +106,10 @@ fn locked(name: &str, work: impl FnOnce()) {
     work();
 }
 
-/// The program under test.
+/// The program under test, free of the caller's settings.
 pub fn vintern() -> assert_cmd::Command {
-    assert_cmd::Command::new(env!("CARGO_BIN_EXE_vintern"))
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_vintern"));
+    command.env("XDG_CONFIG_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command.env_remove("VINTERN_PROVIDER").env_remove("VINTERN_SETTINGS");
+    command
 }
