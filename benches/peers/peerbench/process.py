@@ -19,7 +19,7 @@ TAIL_LINES = 15
 
 
 class FailedError(Exception):
-    """A program ended with another code than 0."""
+    """A program could not be started, or ended with another code than 0."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def run(command: Sequence[str | Path], log: Path, environment: Mapping[str, str]
     with log.open("a", encoding="utf-8") as errors, tempfile.TemporaryFile("w+", encoding="utf-8") as output:
         errors.write(f"\n$ {shlex.join(words)}\n")
         errors.flush()
-        child = subprocess.Popen(words, stdout=output, stderr=errors, env={**os.environ, **(environment or {})})
+        try:
+            child = subprocess.Popen(words, stdout=output, stderr=errors, env={**os.environ, **(environment or {})})
+        except OSError as error:
+            raise FailedError(f"{words[0]} cannot be started: {error.strerror}") from error
         # Not child.wait(): the usage of this one child is wanted.
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)

@@ -36,7 +36,11 @@ class Run:
         self.rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in settings.engines}
 
     def prepare(self) -> Task:
-        """Everything that is not measured."""
+        """Everything that is not measured.
+
+        Raises:
+            FailedError: there is no checkpoint or no package of it.
+        """
         (self.settings.work / "tasks").mkdir(parents=True, exist_ok=True)
         make_checkpoint(self.settings)
         make_parts(self.settings)
@@ -134,7 +138,11 @@ def main(words: list[str] | None = None) -> int:
     """Returns the exit code: 0 if all engines were measured, 1 if one failed."""
     settings = read_settings(words)
     program = Run(settings)
-    task = program.prepare()
+    try:
+        task = program.prepare()
+    except FailedError as error:
+        say(str(error))
+        return 1
     if not settings.prepare_only:
         program.measure()
         results = program.results(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from peerbench.engines import environments_for
 from peerbench.ours import figures
 from peerbench.plot import plot
+from peerbench.process import FailedError, run
 from peerbench.settings import read_settings
 from peerbench.summary import summary
 from peerbench.table import advantage, table
@@ -127,3 +129,14 @@ def test_the_command_line_names_engines_and_refuses_others(capsys: pytest.Captur
     with pytest.raises(SystemExit):
         read_settings(["--peers", "nothing"])
     assert "no such engine: nothing" in capsys.readouterr().err
+
+
+def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
+    program = "import sys; print(1); print('gone wrong', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(FailedError, match=r"(?s)code 3.*gone wrong"):
+        run([sys.executable, "-c", program], tmp_path / "log")
+    with pytest.raises(FailedError, match="cannot be started"):
+        run([tmp_path / "nothing"], tmp_path / "log")
+    outcome = run([sys.executable, "-c", "print('{\"a\": 1}')"], tmp_path / "log")
+    assert outcome.json() == {"a": 1}
+    assert outcome.peak_memory > 1 << 20
