@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from peerbench.engines import PEERS
 from peerbench.environments import Environments, adapter_environment
@@ -55,6 +56,13 @@ def make_parts(settings: Settings) -> None:
             split(settings.checkpoint, tokenizer, folder / "language", folder / "vision")
 
 
+def plain_tokens(tokenizer: dict[str, Any]) -> int:
+    """How many ids from 0 on have a token that was not added to the vocabulary."""
+    added = {token["id"] for token in tokenizer["added_tokens"]}
+    known = set(tokenizer["model"]["vocab"].values()) - added
+    return next(index for index in itertools.count() if index not in known)
+
+
 def task_of(settings: Settings) -> Task:
     """The workload; ``converted`` is left to the engines."""
     config = read_json(settings.checkpoint / "config.json")
@@ -69,7 +77,7 @@ def task_of(settings: Settings) -> Task:
         tiles=tiles,
         image_tokens=tiles * tokens_of_a_tile(config),
         text_tokens=settings.text_tokens,
-        plain_tokens=len(tokenizer["model"]["vocab"]),
+        plain_tokens=plain_tokens(tokenizer),
         new_tokens=settings.new_tokens,
         num_beams=settings.num_beams,
         repetition_penalty=settings.repetition_penalty,

@@ -11,6 +11,7 @@ import pytest
 from peerbench.engines import environments_for
 from peerbench.ours import figures
 from peerbench.plot import plot
+from peerbench.preparation import plain_tokens
 from peerbench.process import FailedError, run
 from peerbench.settings import read_settings
 from peerbench.summary import summary
@@ -140,3 +141,9 @@ def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
     outcome = run([sys.executable, "-c", "print('{\"a\": 1}')"], tmp_path / "log")
     assert outcome.json() == {"a": 1}
     assert outcome.peak_memory > 1 << 20
+
+
+def test_plain_tokens_end_where_added_ones_or_none_are() -> None:
+    vocabulary = {"a": 0, "b": 1, "<x>": 2, "<y>": 9}
+    assert plain_tokens({"model": {"vocab": vocabulary}, "added_tokens": [{"id": 2}, {"id": 9}]}) == 2
+    assert plain_tokens({"model": {"vocab": {"a": 0, "c": 2}}, "added_tokens": []}) == 1
