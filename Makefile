@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo eval train test test-rust test-gpu-library test-python lint doc check format clean
+.PHONY: setup demo eval train bench-peers test test-rust test-gpu-library test-python lint doc check format clean
 
 setup: $(VENV)/.ready
 	cargo build --release
@@ -68,6 +68,13 @@ $(TRAIN)/.ready: models/train/requirements.txt
 	$(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
+# Other engines on the same checkpoint, in turn with ours: benches/peers/README.md says what it takes.
+PEERS  ?= transformers llama_cpp openvino onnxruntime_genai
+PEERS_WORK ?= benches/peers/.work
+PEERS_FLAGS ?=
+bench-peers: setup
+	$(BIN)/python benches/peers/run.py --peers "$(PEERS)" --work $(PEERS_WORK) $(PEERS_FLAGS)
+
 test: test-rust test-python
 
 test-rust: $(VENV)/.ready $(VENV)/.openvino $(VENV)/.plugin
@@ -84,14 +91,16 @@ test-gpu-library: $(VENV)/.ready
 test-python: $(VENV)/.ready $(VENV)/.eval
 	cd export && ../$(BIN)/python -m pytest -q
 	cd models/train && ../../$(BIN)/python -m pytest -q
+	cd benches/peers && ../../$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.ready
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	$(BIN)/ruff format --check export models/train
-	$(BIN)/ruff check export models/train
+	$(BIN)/ruff format --check export models/train benches/peers
+	$(BIN)/ruff check export models/train benches/peers
 	cd export && ../$(BIN)/mypy
 	cd models/train && ../../$(BIN)/mypy --config-file mypy.ini
+	cd benches/peers && ../../$(BIN)/mypy --config-file mypy.ini
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
@@ -100,7 +109,7 @@ check: lint doc test
 
 format: $(VENV)/.ready
 	cargo fmt
-	$(BIN)/ruff format export models/train
+	$(BIN)/ruff format export models/train benches/peers
 
 clean:
 	rm -rf target $(VENV)
