@@ -88,19 +88,26 @@ test-gpu-library: $(VENV)/.ready
 	test -d $(VENV)/gpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gpu $(GPU_LIBRARY)
 	cargo test --test cli gpu_library -- --ignored
 
-test-python: $(VENV)/.ready $(VENV)/.eval
+# The clients of the server; they start the release build.
+$(VENV)/.clients: $(VENV)/.ready tests/clients/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+	touch $@
+
+test-python: setup $(VENV)/.eval $(VENV)/.clients
 	cd export && ../$(BIN)/python -m pytest -q
 	cd models/train && ../../$(BIN)/python -m pytest -q
 	cd benches/peers && ../../$(BIN)/python -m pytest -q
+	cd tests/clients && ../../$(BIN)/python -m pytest -q
 
 lint: $(VENV)/.ready
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-	$(BIN)/ruff format --check export models/train benches/peers
-	$(BIN)/ruff check export models/train benches/peers
+	$(BIN)/ruff format --check export models/train benches/peers tests/clients
+	$(BIN)/ruff check export models/train benches/peers tests/clients
 	cd export && ../$(BIN)/mypy
 	cd models/train && ../../$(BIN)/mypy --config-file mypy.ini
 	cd benches/peers && ../../$(BIN)/mypy --config-file mypy.ini
+	cd tests/clients && ../../$(BIN)/mypy --config-file mypy.ini
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
@@ -109,7 +116,7 @@ check: lint doc test
 
 format: $(VENV)/.ready
 	cargo fmt
-	$(BIN)/ruff format export models/train benches/peers
+	$(BIN)/ruff format export models/train benches/peers tests/clients
 
 clean:
 	rm -rf target $(VENV)
