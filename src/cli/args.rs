@@ -334,6 +334,9 @@ pub(super) struct ServeArgs {
     /// Beams and samples of all requests that are generated side by side
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_rows: u16,
+    /// Cache rows that keep what earlier requests left, so that conversations go on where they were
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub(super) spare_rows: u16,
     /// Requests taken on at once, waiting ones included; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_requests: u16,

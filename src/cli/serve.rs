@@ -32,6 +32,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         max_rows: usize::from(args.max_rows),
         prefill_chunk: args.prefill_chunk as usize,
         image_cache_bytes: (args.image_cache as usize) << 20,
+        spare_rows: usize::from(args.spare_rows),
     };
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),

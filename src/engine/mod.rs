@@ -48,11 +48,14 @@ pub struct EngineConfig {
     pub prefill_chunk: usize,
     /// Bytes of image embeddings kept for further questions.
     pub image_cache_bytes: usize,
+    /// Cache rows beyond those that groups need: they keep what earlier prompts and answers left, so that whoever goes on
+    /// from there finds it though others have run since.
+    pub spare_rows: usize,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20 }
+        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20, spare_rows: 0 }
     }
 }
 
@@ -317,9 +320,12 @@ impl Engine {
             if row == self.live {
                 continue;
             }
-            if let Err(error) = self.copy_row(self.live, row) {
+            // The row that moves leaves a copy of itself, which nobody needs.
+            let moved = self.keep_elsewhere(row, &(0..self.live + 1)).and_then(|()| self.copy_row(self.live, row));
+            if let Err(error) = moved {
                 return self.fail_running(error, on_event);
             }
+            self.contents.truncate(self.live, 0);
             let owned = self.running.iter_mut().flat_map(|group| group.rows.iter_mut().chain(&mut group.spare));
             for moved in owned.filter(|owned| **owned == self.live) {
                 *moved = row;

@@ -94,7 +94,8 @@ impl Engine {
     fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
         let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
         // One more for each other prompt at hand: it may have to make way, see `fill_rows`.
-        self.reserve(self.live + promised + group.max_rows + self.preparing.len(), group.capacity)?;
+        let rows = self.live + promised + group.max_rows + self.preparing.len() + self.config.spare_rows;
+        self.reserve(rows, group.capacity)?;
         // The last position must run in any case: its logits are the first ones needed.
         let source = self.contents.longest_match(&group.prompt[..group.prompt.len() - 1]);
         let (row, filled) = match source {
@@ -269,7 +270,27 @@ impl Engine {
             self.copy_row(self.preparing[index].row, to)?;
             self.preparing[index].row = to;
         }
-        rows.clone().filter(|row| *row != prompt_row).try_for_each(|row| self.copy_row(prompt_row, row))
+        for row in rows.clone().filter(|row| *row != prompt_row) {
+            self.keep_elsewhere(row, rows)?;
+            self.copy_row(prompt_row, row)?;
+        }
+        Ok(())
+    }
+
+    /// Saves what a row left by an earlier group holds before it is overwritten: in the idle row outside `taken` that is
+    /// missed least, unless that one was used later, or another idle row holds nearly the same.
+    pub(super) fn keep_elsewhere(&mut self, row: usize, taken: &Range<usize>) -> Result<(), ModelError> {
+        let length = self.contents.len(row);
+        let rows = self.model.decoder.reserved().0;
+        let idle = || (self.live..rows).filter(|other| !taken.contains(other) && self.is_idle_row(*other));
+        if length == 0 || idle().any(|other| 8 * self.contents.shared(row, other) >= 7 * length) {
+            return Ok(());
+        }
+        let missed_least = idle().min_by_key(|other| self.contents.last_use(*other));
+        match missed_least.filter(|other| self.contents.last_use(*other) < self.contents.last_use(row)) {
+            Some(other) => self.copy_row(row, other),
+            None => Ok(()),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub struct Setup {
 impl Setup {
     /// A vocabulary of 14 tokens, of which 3 ends an answer.
     pub fn small(model: LanguageModel) -> Self {
-        let config = EngineConfig { max_rows: 16, prefill_chunk: 5, image_cache_bytes: 1 << 20 };
+        let config = EngineConfig { max_rows: 16, prefill_chunk: 5, image_cache_bytes: 1 << 20, spare_rows: 0 };
         Self { model, vocab: 14, eos: 3, max_length: 4096, config }
     }
 
@@ -47,6 +47,11 @@ impl Setup {
 
     pub fn rows(mut self, max_rows: usize) -> Self {
         self.config.max_rows = max_rows;
+        self
+    }
+
+    pub fn spare(mut self, spare_rows: usize) -> Self {
+        self.config.spare_rows = spare_rows;
         self
     }
 

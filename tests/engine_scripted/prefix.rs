@@ -160,3 +160,25 @@ fn another_image_is_another_prompt() {
     assert_eq!(reused(&mut lab, &ask(&[10, 21])).0, start, "an image counts as a whole, not tile by tile");
     assert_eq!(lab.probe.look().tiles, [9, 9]);
 }
+
+/// What a request left is there for the next turn though others ran meanwhile, in its rows and beside it.
+#[test]
+fn a_conversation_outlives_other_requests() {
+    for (spare, kept) in [(0, false), (1, true), (3, true)] {
+        let setup = Setup::remembering().spare(spare);
+        let mut lab = setup.build();
+        let first = question("1: a page that is asked about twice", to_the_end(beams(3, 8)));
+        let others = [question("2: something else", to_the_end(beams(3, 30))), question("3: more", beams(4, 9))];
+        let begun = lab.submit(others[0].clone());
+        lab.step_until(|lab| lab.probe.look().decodes().len() == 3);
+        let answer = lab.submit(first.clone());
+        lab.step_until(|lab| lab.outcome(answer).is_some());
+        let answer = lab.completion(answer).answers[0].text.clone();
+        assert_eq!(sequences(&lab.ask(others[1].clone())), oracle::answers(&setup, &others[1]));
+        assert_eq!(sequences(lab.completion(begun)), oracle::answers(&setup, &others[0]));
+        let turn = Turn { question: first.question.clone(), answer: Some(answer) };
+        let second = Request { history: Some(vec![turn]), ..question("4: and now?", greedy(8)) };
+        let found = reused(&mut lab, &second).0;
+        assert_eq!(found >= oracle::prompt(&first).len(), kept, "{spare} spare rows: {found} positions reused");
+    }
+}
