@@ -92,6 +92,7 @@ STAGES = (
     ),
     Stage("whole", steps=3300, batch=16, lr=1.5e-3, final_lr=2e-5, decay=0.6, receipts=0.45),
     Stage("longer", steps=2600, batch=16, lr=1e-3, final_lr=2e-5, decay=0.8, receipts=0.45),
+    Stage("longest", steps=2300, batch=16, lr=8e-4, final_lr=1e-5, decay=0.85, receipts=0.45),
 )
 
 
