@@ -2,12 +2,14 @@
 
 #![expect(clippy::doc_markdown, reason = "the comments on flags are their help texts, which are not Markdown")]
 
-use super::bench::Workload;
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::Workload;
+use super::origins::Origins;
 use crate::graph::onnx::PluginLibrary;
 use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
 
@@ -92,21 +94,24 @@ pub(super) struct RuntimeArgs {
     #[arg(long, value_name = "NAME=PATH", value_parser = plugin_library)]
     pub(super) provider_library: Vec<PluginLibrary>,
     /// Refuse a graph of which any node runs on the CPU provider though another was asked for
-    #[arg(long)]
-    pub(super) strict: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) strict: Option<bool>,
     /// ONNX Runtime library [default: ORT_DYLIB_PATH, else beside the program, in .venv or the system's]
     #[arg(long, value_name = "PATH")]
     pub(super) ort_library: Option<PathBuf>,
     /// Threads the graphs share [default: the number of cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
-    /// TOML file of these settings, by the names of their flags [default: vintern/settings.toml in the user's folder of
-    /// configuration, if there is one]
+    /// TOML file of these settings, by the names of their flags; an empty name reads none [default: vintern/settings.toml
+    /// in the user's folder of configuration, if there is one]
     #[arg(long, value_name = "FILE", env = "VINTERN_SETTINGS", hide_env_values = true)]
-    pub(super) settings: Option<PathBuf>,
+    pub(super) settings: Option<OsString>,
     /// Tell on stderr where the graphs run, counts and times of each call; -vv also all that ONNX Runtime logs
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// Where the settings come from, once the settings file was looked at.
+    #[arg(skip)]
+    pub(super) origins: Origins,
 }
 
 fn plugin_library(text: &str) -> Result<PluginLibrary, String> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::args::DoctorArgs;
 use super::error::CliError;
+use super::origins::Origin;
 use super::output::print_json;
 use super::progress::Progress;
 use super::{system, with_causes};
@@ -21,6 +22,9 @@ use crate::settings::{ListedPreset, Presets};
 struct Report {
     vintern: &'static str,
     checks: Vec<Check>,
+    /// The settings of the runtime that are not the defaults, and where each comes from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<Origin>,
     /// Every provider that has a name, whether this library has it or not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     providers: Vec<ProviderReport>,
@@ -100,12 +104,14 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), CliError> {
     let mut report = Report {
         vintern: env!("CARGO_PKG_VERSION"),
         checks: Vec::new(),
+        settings: args.runtime.origins.settings.clone(),
         providers: Vec::new(),
         presets: Vec::new(),
         placement: Vec::new(),
     };
-    if let Some(file) = &args.runtime.settings {
-        report.checks.push(Check::ok("settings", format!("from {}", file.display())));
+    let origins = args.runtime.origins.lines();
+    if !origins.is_empty() {
+        report.checks.push(Check::ok("settings", origins.join("\n")));
     }
     let library = check_library(args, &mut report);
     let providers = check_providers(args, &mut report);

@@ -71,10 +71,7 @@ pub enum CliError {
         source: ImageError,
     },
     /// The settings file cannot be used.
-    #[error(
-        "{}, line {line}: {message}\nhint: its keys are the names of the flags: provider, provider-library, strict, ort-library, threads",
-        file.display()
-    )]
+    #[error("{}, line {line}: {message}", file.display())]
     SettingsFile {
         /// The file.
         file: PathBuf,

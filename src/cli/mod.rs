@@ -11,6 +11,7 @@ mod conversation;
 mod doctor;
 mod error;
 mod inspect;
+mod origins;
 mod output;
 mod progress;
 mod serve;
@@ -22,17 +23,19 @@ mod verify;
 
 use std::path::Path;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub use args::Cli;
 pub use error::CliError;
 
-use args::{Command, RuntimeArgs};
+use args::Command;
 
 /// Parses the arguments of this process, runs the command, prints its error if it fails, and returns the exit code:
 /// 0 done, 1 part of the work failed, 2 wrong usage or configuration, 3 the environment.
 pub fn main() -> u8 {
-    match run(Cli::parse().command) {
+    let matches = Cli::command().get_matches();
+    let command = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).command;
+    match run(command, origins::innermost(&matches)) {
         Ok(()) => 0,
         Err(CliError::Terminal(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
@@ -42,8 +45,8 @@ pub fn main() -> u8 {
     }
 }
 
-fn run(mut command: Command) -> Result<(), CliError> {
-    command.runtime().map_or(Ok(()), RuntimeArgs::with_file)?;
+fn run(mut command: Command, matches: &ArgMatches) -> Result<(), CliError> {
+    command.runtime().map_or(Ok(()), |runtime| runtime.complete(matches))?;
     match command {
         Command::Chat(args) => chat::run(&args),
         Command::Inspect(args) => inspect::run(&args),

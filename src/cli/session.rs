@@ -45,9 +45,7 @@ pub(super) fn load_engine_with(
     let engine = loaded?;
     report_skipped(&engine);
     if runtime.verbose > 0 {
-        if let Some(file) = &runtime.settings {
-            note(&format!("settings from {}", file.display()));
-        }
+        runtime.origins.lines().iter().for_each(|line| note(&format!("settings: {line}")));
         report_placement(&engine, &library);
     }
     Ok(engine)

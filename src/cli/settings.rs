@@ -100,6 +100,7 @@ impl RuntimeArgs {
         };
         LibraryOptions {
             path: self.ort_library.clone(),
+            path_origin: self.origins.ort_library.clone(),
             threads: self.threads.map(usize::from),
             log,
             plugins: self.provider_library.clone(),
@@ -111,7 +112,10 @@ impl RuntimeArgs {
     /// # Errors
     /// [`CliError::Provider`] for a spec that cannot be honoured.
     pub(super) fn providers(&self) -> Result<ComponentProviders, CliError> {
-        Ok(ComponentProviders { strict: self.strict, ..self.provider.as_deref().unwrap_or("cpu").parse()? })
+        Ok(ComponentProviders {
+            strict: self.strict.unwrap_or(false),
+            ..self.provider.as_deref().unwrap_or("cpu").parse()?
+        })
     }
 }
 

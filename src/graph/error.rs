@@ -21,7 +21,7 @@ pub enum GraphError {
         /// The path asked for.
         path: PathBuf,
         /// Where the path was named.
-        origin: &'static str,
+        origin: String,
         /// What is wrong with it.
         found: &'static str,
     },

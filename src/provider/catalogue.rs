@@ -372,7 +372,7 @@ impl KnownProvider {
 }
 
 /// The nearest of some names, if it is near.
-pub(super) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+pub(crate) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     /// Likeness below which a name is another one, of 0 to 1.
     const NEAR: f64 = 0.8;
     let lower = name.to_ascii_lowercase();

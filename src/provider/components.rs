@@ -41,7 +41,7 @@ impl ComponentProviders {
 }
 
 /// Names of the graphs in specs.
-const COMPONENTS: [&str; 3] = ["vision", "projector", "decoder"];
+pub(crate) const COMPONENTS: [&str; 3] = ["vision", "projector", "decoder"];
 
 /// The graph a part of a spec begins with, and the rest.
 fn component_of(part: &str) -> Option<(&'static str, &str)> {

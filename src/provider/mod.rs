@@ -14,7 +14,9 @@ mod error;
 mod register;
 mod spec;
 
+pub(crate) use catalogue::nearest;
 pub use catalogue::{KnownProvider, known_providers};
+pub(crate) use components::COMPONENTS;
 pub use components::ComponentProviders;
 pub use error::ProviderError;
 pub use spec::{CpuOptions, Kernels, Provider, ProviderList};

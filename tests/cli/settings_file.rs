@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::tiny_package;
-use crate::support::{json_of, text, vintern};
+use crate::support::{Transcript, text, vintern};
 
 /// A folder with a settings file.
 struct Settings(tempfile::TempDir);
@@ -31,59 +31,112 @@ impl Settings {
     }
 }
 
-/// The checks of `doctor` by name: state and detail.
-fn check(command: &mut Command, name: &str) -> Option<(String, String)> {
+fn doctor(command: &mut Command) -> Value {
     let output = command.args(["doctor", "--json"]).output().unwrap();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let found = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == name)?;
-    let text = |key: &str| found[key].as_str().unwrap().to_owned();
-    Some((text("state"), text("detail")))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)))
 }
 
-/// Whether a command asks for the provider of the file, which does not exist.
-fn asks_for_the_files_provider(command: &mut Command) -> bool {
-    check(command, "--provider").is_some_and(|(_, detail)| detail.contains("cud4"))
+/// Value of a setting and where it comes from.
+fn setting(report: &Value, name: &str) -> Option<(String, String)> {
+    let found = report["settings"].as_array()?.iter().find(|setting| setting["name"] == name)?;
+    let text = |key: &str| found[key].as_str().unwrap().to_owned();
+    Some((text("value"), text("from")))
 }
 
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
-    let settings = Settings::new("provider = \"cud4\"\n");
-    assert!(asks_for_the_files_provider(&mut settings.found()));
-    assert!(asks_for_the_files_provider(vintern().env("VINTERN_SETTINGS", settings.file())));
-    let mut named = vintern();
-    named.arg("doctor").arg("--settings").arg(settings.file());
-    assert_eq!(named.output().unwrap().status.code(), Some(2));
-    assert!(!asks_for_the_files_provider(settings.found().env("VINTERN_PROVIDER", "cpu")));
-    let report =
-        json_of(settings.found().args(["doctor", "--json", "--provider", "cpu", "--model"]).arg(tiny_package()));
-    assert_eq!(report["checks"][0]["name"], "settings");
-    assert_eq!(report["checks"][0]["detail"], format!("from {}", settings.file().display()));
-    assert!(check(&mut vintern(), "settings").is_none());
+    let settings = Settings::new("provider = \"cuda;cpu\"\nstrict = true\nthreads = 3\n");
+    let named = |value: &str, from: &str| Some((value.to_owned(), from.to_owned()));
+    let in_file = |line: usize| format!("{}, line {line}", settings.file().display());
+    let report = doctor(&mut settings.found());
+    assert_eq!(setting(&report, "provider"), named("cuda;cpu", &in_file(1)));
+    assert_eq!(setting(&report, "strict"), named("true", &in_file(2)));
+    assert_eq!(setting(&report, "threads"), named("3", &in_file(3)));
+    let report = doctor(vintern().env("VINTERN_SETTINGS", settings.file()));
+    assert_eq!(setting(&report, "provider"), named("cuda;cpu", &in_file(1)));
+    let report = doctor(settings.found().env("VINTERN_PROVIDER", "cpu"));
+    assert_eq!(setting(&report, "provider"), named("cpu", "VINTERN_PROVIDER"));
+    let flags = ["doctor", "--json", "--provider", "cpu:arena=false", "--strict=false", "--threads", "2"];
+    let output = settings.found().env("VINTERN_PROVIDER", "cuda").args(flags).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let report = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(setting(&report, "provider"), named("cpu:arena=false", "--provider"));
+    assert_eq!(setting(&report, "strict"), named("false", "--strict"));
+    assert_eq!(setting(&report, "threads"), named("2", "--threads"));
+}
+
+/// A file of the user's folder is read unless another is named; an empty name reads none.
+#[test]
+fn which_file_is_read() {
+    let (users, other) = (Settings::new("threads = 3\n"), Settings::new("threads = 4\n"));
+    let threads = |command: &mut Command| setting(&doctor(command), "threads").map(|(value, _)| value);
+    assert_eq!(threads(&mut users.found()).as_deref(), Some("3"));
+    assert_eq!(threads(users.found().env("VINTERN_SETTINGS", other.file())).as_deref(), Some("4"));
+    assert_eq!(threads(users.found().env("VINTERN_SETTINGS", "")), None);
+    assert_eq!(doctor(&mut vintern())["settings"], Value::Null);
 }
 
 #[test]
-fn paths_are_seen_from_where_the_file_lies() {
-    let settings = Settings::new("ort-library = \"lib/none.so\"\n");
-    let (state, detail) = check(&mut settings.found(), "library").unwrap();
+fn every_command_says_where_a_setting_comes_from() {
+    let settings = Settings::new("[provider]\nvision = [{ name = 'cpu', arena = false }]\ndecoder = 'cuda;cpu'\n");
+    let mut command = settings.found();
+    command.args(["chat", "-v", "--max-new-tokens", "2", "--threads", "2", "--model"]).arg(tiny_package()).arg("hi");
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for line in [
+        format!("settings: read {}", settings.file().display()),
+        format!(
+            "settings: provider = decoder=cuda;cpu,vision=cpu:arena=false, from {}, line 1",
+            settings.file().display()
+        ),
+        "settings: threads = 2, from --threads".to_owned(),
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line}\n{said}");
+    }
+    assert!(said.contains("provider cuda is not used: "), "{said}");
+}
+
+#[test]
+fn libraries_are_seen_from_where_the_file_lies() {
+    let settings = Settings::new("ort-library = \"lib/none.so\"\n[provider-library]\nnpu = \"npu.so\"\n");
     let path = settings.0.path().join("vintern/lib/none.so");
-    assert_eq!(state, "failed");
-    assert!(detail.contains(path.to_str().unwrap()), "{detail}");
+    let library = |report: &Value| {
+        let checks = report["checks"].as_array().unwrap().iter();
+        checks
+            .clone()
+            .find(|check| check["name"] == "library")
+            .map(|check| check["detail"].as_str().unwrap().to_owned())
+    };
+    let detail = library(&doctor(&mut settings.found())).unwrap();
+    let from = format!("{} (from {}, line 1) does not exist", path.display(), settings.file().display());
+    assert!(detail.contains(&from), "{detail}");
+    let detail = library(&doctor(settings.found().env("ORT_DYLIB_PATH", "/other.so"))).unwrap();
+    assert!(detail.contains("/other.so (from ORT_DYLIB_PATH) does not exist"), "{detail}");
+    let report = doctor(settings.found().env("ORT_DYLIB_PATH", "/other.so"));
+    let npu = json!({
+        "name": "provider-library",
+        "value": format!("npu={}", settings.0.path().join("vintern/npu.so").display()),
+        "from": format!("{}, line 3", settings.file().display()),
+    });
+    assert!(report["settings"].as_array().unwrap().contains(&npu), "{report:#}");
 }
 
 #[test]
 fn a_file_that_is_none_is_refused_before_anything_else() {
-    for (content, expected) in [
-        ("provider = 'cpu'\ntreads = 2\n", "line 2: unknown field `treads`"),
-        ("threads = 'many'\n", "line 1: invalid type: string"),
-        ("threads", "line 1: "),
+    let mut transcript = Transcript::new();
+    for content in [
+        "provider = 'cpu'\ntreads = 2\n",
+        "threads = 'many'\n",
+        "threads",
+        "threads = 2\nprovider = 'cud4'\n",
+        "[provider]\nvison = 'cuda'\n",
+        "provider = [\n  { name = 'tensorrt', fp61 = true },\n]\n",
     ] {
         let settings = Settings::new(content);
-        let output = settings.found().args(["chat", "--model", "nowhere", "hi"]).output().unwrap();
-        let said = text(&output.stderr);
-        assert!(said.contains(expected) && said.contains("hint: its keys are the names of the flags"), "{said}");
-        assert_eq!(output.status.code(), Some(2));
+        transcript.name(settings.0.path(), "FOLDER");
+        transcript.record(settings.found().args(["chat", "--model", "nowhere", "hi"]));
     }
-    let output = vintern().args(["doctor", "--settings", "nowhere.toml"]).output().unwrap();
-    assert!(text(&output.stderr).contains("the settings file nowhere.toml does not exist"), "{}", text(&output.stderr));
-    assert_eq!(output.status.code(), Some(2));
+    transcript.run(&["doctor", "--settings", "nowhere.toml"]);
+    transcript.check("settings_file_refused");
 }

@@ -22,6 +22,8 @@ pub const LIBRARY_VARIABLE: &str = "ORT_DYLIB_PATH";
 pub struct LibraryOptions {
     /// Path of libonnxruntime; found by [`locate`] when absent.
     pub path: Option<PathBuf>,
+    /// Where the path was named, for messages; `--ort-library` when absent.
+    pub path_origin: Option<String>,
     /// Threads of the pool that all graphs share; the number of cores when absent.
     pub threads: Option<usize>,
     /// What of the runtime's own log goes to stderr.
@@ -93,7 +95,7 @@ impl Library {
     /// # Errors
     /// The `Library…` variants of [`GraphError`]: not found, not loadable, another library, too old.
     pub fn load(options: &LibraryOptions) -> Result<Self, GraphError> {
-        let path = locate(options.path.as_deref())?;
+        let path = locate(options)?;
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(library) = loaded.as_ref() {
             if library.path != path {
@@ -227,9 +229,9 @@ fn probe(path: &Path) -> Result<String, GraphError> {
 ///
 /// # Errors
 /// [`GraphError::LibraryPath`] when a path was named and does not lead to a file.
-pub fn locate(asked: Option<&Path>) -> Result<PathBuf, GraphError> {
-    if let Some(path) = asked {
-        return existing_file(path, "--ort-library");
+pub fn locate(options: &LibraryOptions) -> Result<PathBuf, GraphError> {
+    if let Some(path) = &options.path {
+        return existing_file(path, options.path_origin.as_deref().unwrap_or("--ort-library"));
     }
     if let Some(path) = std::env::var_os(LIBRARY_VARIABLE).filter(|path| !path.is_empty()) {
         return existing_file(Path::new(&path), LIBRARY_VARIABLE);
@@ -255,7 +257,7 @@ pub fn locate(asked: Option<&Path>) -> Result<PathBuf, GraphError> {
     })
 }
 
-fn existing_file(path: &Path, origin: &'static str) -> Result<PathBuf, GraphError> {
+fn existing_file(path: &Path, origin: &str) -> Result<PathBuf, GraphError> {
     let found = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == 0 => "is empty",
         // A relative path would otherwise be searched beside the executable first.
@@ -263,7 +265,7 @@ fn existing_file(path: &Path, origin: &'static str) -> Result<PathBuf, GraphErro
         Ok(_) => "is not a file",
         Err(_) => "does not exist",
     };
-    Err(GraphError::LibraryPath { path: path.to_path_buf(), origin, found })
+    Err(GraphError::LibraryPath { path: path.to_path_buf(), origin: origin.to_owned(), found })
 }
 
 /// The newest file in `folder` that is named like ONNX Runtime's library.
