@@ -63,6 +63,8 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Measure the stages of a call on this machine
     Bench(BenchArgs),
+    /// Build and look at the engines that TensorRT compiles the graphs of a package into
+    Engine(EngineArgs),
     /// Serve an OpenAI-compatible API
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
@@ -76,6 +78,10 @@ impl Command {
             Self::Doctor(args) => Some(&mut args.runtime),
             Self::Verify(args) => Some(&mut args.runtime),
             Self::Bench(args) => Some(&mut args.runtime),
+            Self::Engine(args) => Some(match &mut args.command {
+                EngineCommand::Build(args) => &mut args.runtime,
+                EngineCommand::Show(args) => &mut args.runtime,
+            }),
             Self::Serve(args) => Some(&mut args.runtime),
             Self::Inspect(_) => None,
         }
@@ -363,6 +369,47 @@ pub(super) struct ServeArgs {
     /// Seconds that running requests are given when the server is told to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) grace: u32,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EngineArgs {
+    #[command(subcommand)]
+    pub(super) command: EngineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EngineCommand {
+    /// Build the engines of all graphs that --provider puts on TensorRT, which takes minutes
+    Build(EngineBuildArgs),
+    /// Say what shapes the engines are for, where they are kept, and whether those that are kept fit
+    Show(EngineShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EngineBuildArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
+    pub(super) model: PathBuf,
+    /// Build also those that fit, and in the place of those that do not
+    #[arg(long)]
+    pub(super) force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EngineShowArgs {
+    /// Folder of the model package
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
+    pub(super) model: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) runtime: RuntimeArgs,
 }

@@ -208,6 +208,7 @@ fn engine_exit_code(error: &EngineError) -> u8 {
 fn model_exit_code(error: &ModelError) -> u8 {
     match error {
         ModelError::Graph(GraphError::Mismatch { .. }) => 2,
+        ModelError::Graph(GraphError::Engine(error)) if error.is_of_configuration() => 2,
         ModelError::Graph(GraphError::Interrupted | GraphError::Cache { .. } | GraphError::Run { .. }) => 1,
         ModelError::Graph(_) => 3,
         _ => 2,

@@ -9,6 +9,7 @@ mod caller;
 mod chat;
 mod conversation;
 mod doctor;
+mod engine;
 mod error;
 mod inspect;
 mod origins;
@@ -53,6 +54,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> Result<(), CliError> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Engine(args) => engine::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

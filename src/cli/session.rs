@@ -8,9 +8,11 @@ use super::output::note;
 use super::progress::Progress;
 use super::read_file;
 use crate::engine::{Engine, EngineConfig, TiledImage};
-use crate::graph::onnx::Library;
-use crate::package::Package;
+use crate::graph::onnx::{Library, try_provider};
+use crate::model::graph_source;
+use crate::package::{Component, Package};
 use crate::provider::ComponentProviders;
+use crate::provider::tensorrt::EngineState;
 use crate::settings::ImageOptions;
 
 /// Loads the engine of a package.
@@ -38,6 +40,7 @@ pub(super) fn load_engine_with(
     progress: &Progress,
 ) -> Result<Engine, CliError> {
     let library = Library::load(&runtime.library_options())?;
+    announce_engines(package, &library, providers);
     let loaded = Engine::load(package, &library, providers, config, |component| {
         progress.loading(component);
     });
@@ -63,6 +66,24 @@ pub(super) fn load_image(file: &Path, options: &ImageOptions, progress: &Progres
         progress.warn(&format!("{}: in this coding of its samples the reference reads other pixels", file.display()));
     }
     Ok(image)
+}
+
+/// Says which graphs take minutes to load, because TensorRT must compile them first.
+fn announce_engines(package: &Package, library: &Library, providers: &ComponentProviders) {
+    for component in Component::ALL {
+        let first = &providers.of(component).entries()[0];
+        if first.tensorrt_options().is_none() || try_provider(library, first).is_err() {
+            continue;
+        }
+        // What is wrong with a plan is said when the graph is loaded.
+        let source = graph_source(package, providers, component);
+        let plan = source.ok().and_then(|source| source.engine_plan(library).ok().flatten());
+        if plan.is_some_and(|plan| plan.state() == EngineState::Missing) {
+            note(&format!(
+                "{component}: TensorRT compiles it now, which takes minutes; `vintern engine build` does it ahead of time"
+            ));
+        }
+    }
 }
 
 /// One line for each provider that was asked for and is not used; the same line once.

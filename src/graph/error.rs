@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::provider::tensorrt::EngineError;
+
 /// Why a graph could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
@@ -144,6 +146,9 @@ pub enum GraphError {
         /// What the runtime said.
         message: String,
     },
+    /// TensorRT cannot run the graph as it was asked to.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A provider is there and takes nothing of the graph.
     #[error(
         "{provider} takes no node of {}; they would all run elsewhere: {placement}\nhint: a list such as {provider};cpu goes on with the next provider",
@@ -219,7 +224,11 @@ pub enum GraphError {
 impl GraphError {
     /// Whether another provider may do better.
     pub(super) fn is_of_provider(&self) -> bool {
-        matches!(self, Self::ProviderUnavailable { .. } | Self::ProviderLoad { .. } | Self::NoNodes { .. })
+        match self {
+            Self::ProviderUnavailable { .. } | Self::ProviderLoad { .. } | Self::NoNodes { .. } => true,
+            Self::Engine(error) => error.is_of_graph(),
+            _ => false,
+        }
     }
 
     /// The message without its hint.

@@ -64,9 +64,14 @@ const CUDA_OPTIONS: &[&str] = &[
     "user_compute_stream",
 ];
 
+/// The sizes of an engine's shapes are ours; see [`super::tensorrt`].
 const TENSORRT_OPTIONS: &[&str] = &[
+    "capacity",
     "device_id",
     "has_user_compute_stream",
+    "positions",
+    "rows",
+    "tiles",
     "trt_auxiliary_streams",
     "trt_bf16_enable",
     "trt_build_heuristics_enable",
@@ -161,8 +166,8 @@ const PROVIDERS: &[KnownProvider] = &[
     KnownProvider {
         name: "tensorrt",
         full_name: "TensorrtExecutionProvider",
-        how_to_get: "`pip install onnxruntime-gpu tensorrt`, pass its libonnxruntime with --ort-library, and let the system \
-                     loader find libnvinfer and CUDA",
+        how_to_get: "`pip install onnxruntime-gpu`, pass its libonnxruntime with --ort-library, and let the system loader find \
+                     CUDA, cuDNN and TensorRT of the versions that library is built with (1.31.1: TensorRT 10, CUDA 13)",
         short_options: &[
             ("device", "device_id"),
             ("fp16", "trt_fp16_enable"),

@@ -13,6 +13,7 @@ mod components;
 mod error;
 mod register;
 mod spec;
+pub mod tensorrt;
 
 pub(crate) use catalogue::nearest;
 pub use catalogue::{KnownProvider, known_providers};

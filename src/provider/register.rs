@@ -6,6 +6,7 @@ use ort::session::builder::SessionBuilder;
 use ort::{AsPointer, ortsys};
 
 use super::catalogue::Registration;
+use super::tensorrt::passed_on;
 use super::{CpuOptions, Provider};
 
 impl Provider {
@@ -48,6 +49,7 @@ impl Pairs {
     fn new(registration: Option<Registration>, options: &[(String, String)]) -> ort::Result<Self> {
         let mut options = options.to_vec();
         if registration == Some(Registration::TensorRt) {
+            options = passed_on(&options);
             // A folder for a cache means that it is used.
             for (path, switch) in [
                 ("trt_engine_cache_path", "trt_engine_cache_enable"),

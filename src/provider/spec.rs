@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::ProviderError;
 use super::catalogue::{KnownProvider, known_providers, nearest};
+use super::tensorrt::{TENSORRT, check_options};
 
 /// Execution providers in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +81,25 @@ impl Provider {
         }
     }
 
+    /// The options of TensorRT, if it is that.
+    pub fn tensorrt_options(&self) -> Option<&[(String, String)]> {
+        match self {
+            Self::Other { known: Some(known), options, .. } if known.name == TENSORRT => Some(options),
+            _ => None,
+        }
+    }
+
+    /// The same provider with other options.
+    #[must_use]
+    pub(crate) fn with_options(&self, options: &[(String, String)]) -> Self {
+        match self {
+            Self::Cpu(_) => self.clone(),
+            Self::Other { known, name, .. } => {
+                Self::Other { known: *known, name: name.clone(), options: options.to_vec() }
+            }
+        }
+    }
+
     /// Whether a name in a placement is this provider's.
     pub fn is_placed_as(&self, placed: &str) -> bool {
         match self {
@@ -96,6 +116,12 @@ impl ProviderList {
     /// The providers in order of preference; at least one.
     pub fn entries(&self) -> &[Provider] {
         &self.entries
+    }
+
+    /// The first provider alone.
+    #[must_use]
+    pub fn first_alone(&self) -> Self {
+        Self { entries: self.entries[..1].to_vec() }
     }
 }
 
@@ -143,6 +169,9 @@ fn parse_provider(entry: &str) -> Result<Provider, ProviderError> {
             return Err(syntax("names an option twice"));
         }
         pairs.push((key, value.to_owned()));
+    }
+    if known.is_some_and(|known| known.name == TENSORRT) {
+        check_options(&pairs)?;
     }
     if known.is_some_and(|known| known.name == "cpu") {
         return Ok(Provider::Cpu(cpu_options(&pairs)?));
@@ -256,6 +285,7 @@ mod tests {
         assert!(matches!(refused("cpu:threads=3"), ProviderError::UnknownOption { .. }));
         let ProviderError::UnknownOption { nearest, .. } = refused("cuda:devise_id=1") else { panic!() };
         assert_eq!(nearest.as_deref(), Some("device_id"));
+        assert!(matches!(refused("tensorrt:rows=0"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cpu:arena=maybe"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cpu:kernels=fast"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cuda:device"), ProviderError::Syntax { .. }));

@@ -4,11 +4,14 @@ use crate::support::Transcript;
 
 #[test]
 fn help_texts() {
-    for command in ["", "chat", "inspect", "doctor", "verify", "bench", "serve"] {
+    for command in
+        ["", "chat", "inspect", "doctor", "verify", "bench", "serve", "engine", "engine build", "engine show"]
+    {
         let mut transcript = Transcript::new();
-        let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
+        let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         transcript.run(&arguments);
-        transcript.check(&format!("help_{}", if command.is_empty() { "vintern" } else { command }));
+        let name = if command.is_empty() { "vintern" } else { command };
+        transcript.check(&format!("help_{}", name.replace(' ', "_")));
     }
 }
 

@@ -7,6 +7,7 @@ mod bundled;
 mod chat_json;
 mod conversation;
 mod doctor;
+mod engine;
 mod help;
 mod images;
 mod inspect;

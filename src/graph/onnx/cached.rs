@@ -322,6 +322,9 @@ impl CachedGraph for OnnxCachedGraph {
             return Err(GraphError::Cache { row: rows.end, position: 0, rows: self.rows, capacity: self.capacity });
         }
         self.check(rows.end - 1, furthest)?;
+        for (axis, size) in [("rows", count), ("positions", positions), ("capacity", self.capacity)] {
+            self.graph.check_size(axis, size)?;
+        }
         rows.clone().zip(pasts).for_each(|(row, past)| self.prefixes.written(row, *past));
         if let Some(starts) = &self.graph.shared_starts {
             starts.set(self.prefixes.starts(&rows, pasts));

@@ -17,6 +17,7 @@ use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement};
 use crate::kernels::{BlockFormat, BlockProduct, GroupedShape};
 use crate::package::{Axis, FUSED, GraphVariant, STANDARD, TensorEntry};
+use crate::provider::tensorrt::{EngineError, EnginePlan, EngineSource, Machine, Profile};
 use crate::provider::{CpuOptions, Kernels, Provider, ProviderList};
 
 /// A graph of a package in the variants there are, ready to be loaded.
@@ -28,6 +29,8 @@ pub struct GraphSource<'a> {
     pub providers: &'a ProviderList,
     /// Refuse the graph if a node runs on the CPU provider though the list begins with another.
     pub strict: bool,
+    /// What TensorRT needs to know of the graph.
+    pub engine: EngineSource,
 }
 
 impl<'a> GraphSource<'a> {
@@ -37,6 +40,20 @@ impl<'a> GraphSource<'a> {
         let found = self.variants.iter().find(|(_, variant)| variant.variant == preferred);
         let (file, variant) = found.unwrap_or(&self.variants[0]);
         Chosen { file: file.clone(), variant }
+    }
+
+    /// How TensorRT is to run the graph, where the list begins with it.
+    ///
+    /// # Errors
+    /// [`EngineError`] when TensorRT cannot run a graph of this form.
+    pub fn engine_plan(&self, library: &Library) -> Result<Option<EnginePlan>, EngineError> {
+        self.plan_for(&self.providers.entries()[0], library)
+    }
+
+    fn plan_for(&self, provider: &Provider, library: &Library) -> Result<Option<EnginePlan>, EngineError> {
+        let Some(options) = provider.tensorrt_options() else { return Ok(None) };
+        let machine = Machine::detect(library.version());
+        EnginePlan::new(options, &self.engine, self.choose(provider).variant, machine).map(Some)
     }
 }
 
@@ -99,6 +116,8 @@ pub struct OnnxGraph {
     pub(super) placement: Placement,
     /// Where our kernels learn which rows of a cache begin alike; none where others run the graph.
     pub(super) shared_starts: Option<SharedStarts>,
+    /// The shapes it was compiled for, where it was.
+    profile: Option<Profile>,
     /// The variant that was loaded.
     pub(super) variant: GraphVariant,
     options: Arc<RunOptions>,
@@ -111,18 +130,26 @@ impl OnnxGraph {
     /// # Errors
     /// [`GraphError::Load`], [`GraphError::Mismatch`], [`GraphError::OutOfMemory`].
     pub fn load(library: &Library, source: &GraphSource<'_>) -> Result<Self, GraphError> {
-        let (Opened { session, placement, shared_starts }, chosen) = open_session(library, source)?;
+        let (Opened { session, placement, shared_starts, profile }, chosen) = open_session(library, source)?;
         check_outlets(&session, &chosen)?;
         let name = chosen.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let failed = |error: &ort::Error| load_error(&chosen, error.message());
         let options = Arc::new(RunOptions::new().map_err(|error| failed(&error))?);
         let output = chosen.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
-        Ok(Self { session, name, placement, shared_starts, options, output, variant: chosen.variant.clone() })
+        Ok(Self { session, name, placement, shared_starts, profile, options, output, variant: chosen.variant.clone() })
     }
 
     /// The variant that was loaded.
     pub fn variant(&self) -> &GraphVariant {
         &self.variant
+    }
+
+    /// Refuses a size of an axis that the graph was not compiled for.
+    ///
+    /// # Errors
+    /// [`GraphError::Engine`].
+    pub(super) fn check_size(&self, axis: &'static str, found: usize) -> Result<(), GraphError> {
+        self.profile.as_ref().map_or(Ok(()), |profile| Ok(profile.check(&self.name, axis, found)?))
     }
 
     /// Calls `run` so that `interrupt` ends it, and names the graph in what fails.
@@ -153,6 +180,7 @@ impl OnnxGraph {
 impl Graph for OnnxGraph {
     fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
         let mut values: Vec<(String, SessionInputValue<'_>)> = Vec::with_capacity(inputs.len());
+        self.check_size("tiles", inputs.first().map_or(1, |input| input.values.shape()[0]))?;
         for input in inputs {
             let value = TensorRef::from_array_view(input.values.view()).map(SessionInputValue::from);
             values.push((input.name.to_owned(), value.map_err(|error| run_error(&self.name, error.message()))?));
@@ -178,7 +206,7 @@ fn open_session<'a>(library: &Library, source: &GraphSource<'a>) -> Result<(Open
     let mut skipped = Vec::new();
     loop {
         let chosen = source.choose(providers[0]);
-        let (index, error) = match open_on(library, &chosen, &providers) {
+        let (index, error) = match open_on(library, source, &chosen, &providers) {
             Ok(mut opened) => {
                 if source.strict {
                     check_strictness(&chosen, &providers, &opened.placement)?;
@@ -202,10 +230,16 @@ struct Opened {
     session: Session,
     placement: Placement,
     shared_starts: Option<SharedStarts>,
+    profile: Option<Profile>,
 }
 
 /// Opens a session on these providers. A failure comes with the index of the provider it is put down to.
-fn open_on(library: &Library, chosen: &Chosen<'_>, providers: &[&Provider]) -> Result<Opened, (usize, GraphError)> {
+fn open_on(
+    library: &Library,
+    source: &GraphSource<'_>,
+    chosen: &Chosen<'_>,
+    providers: &[&Provider],
+) -> Result<Opened, (usize, GraphError)> {
     let failed = |error: &str| (0, load_error(chosen, error));
     let kernels = chosen.own_kernels(providers[0]).map_err(|error| (0, error))?;
     let builder = Session::builder(&library.environment).map_err(|error| failed(error.message()))?;
@@ -213,7 +247,10 @@ fn open_on(library: &Library, chosen: &Chosen<'_>, providers: &[&Provider]) -> R
     let mut builder = builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
-    for (index, provider) in providers.iter().enumerate() {
+    let plan = ready_engine(library, source, providers[0]).map_err(|error| (0, error))?;
+    let first = plan.as_ref().map(|plan| providers[0].with_options(plan.options()));
+    let first = first.as_ref().unwrap_or(providers[0]);
+    for (index, provider) in std::iter::once(first).chain(providers[1..].iter().copied()).enumerate() {
         builder = add(library, provider, builder).map_err(|error| (index, unavailable(provider, error.message())))?;
     }
     if let Some(kernels) = &kernels {
@@ -235,7 +272,26 @@ fn open_on(library: &Library, chosen: &Chosen<'_>, providers: &[&Provider]) -> R
         return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
     }
     let starts = kernels.filter(|kernels| kernels.parts.cached_attention).map(|kernels| kernels.shared_starts);
-    Ok(Opened { session, placement, shared_starts: starts })
+    if let Some(plan) = &plan {
+        plan.record().map_err(|error| (0, error.into()))?;
+    }
+    let profile = plan.and_then(|plan| plan.profile().cloned());
+    Ok(Opened { session, placement, shared_starts: starts, profile })
+}
+
+/// The plan of TensorRT's engine, if that is the provider, and the folder for it; that TensorRT is there at all comes first.
+fn ready_engine(
+    library: &Library,
+    source: &GraphSource<'_>,
+    provider: &Provider,
+) -> Result<Option<EnginePlan>, GraphError> {
+    if provider.tensorrt_options().is_none() {
+        return Ok(None);
+    }
+    try_provider(library, provider)?;
+    let plan = source.plan_for(provider, library)?;
+    plan.as_ref().map_or(Ok(()), EnginePlan::prepare)?;
+    Ok(plan)
 }
 
 /// Whether a provider can be added to a session; that it also takes a graph is proved by loading one.
