@@ -1,18 +1,20 @@
-//! One engine on three networks: scripted, ONNX Runtime's CPU provider, OpenVINO. What is called is the same; only what the
-//! engine is made of differs.
+//! One engine on three networks: scripted, ONNX Runtime's CPU provider, OpenVINO. Every network is loaded into the same three
+//! graphs, and everything after that is one function; what it asks of the graphs is written down and compared.
 
 #[path = "common/mod.rs"]
 mod common;
 
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{ArrayD, ArrayView2, ArrayView3, IxDyn};
 use vintern::engine::{Engine, EngineConfig, Event, Request, TiledImage};
 use vintern::generate::{BeamSearch, EarlyStopping, GenerationSettings, Sampling, Strategy};
 use vintern::graph::onnx::{Library, LibraryOptions};
 use vintern::graph::scripted::ScriptedDecoder;
-use vintern::graph::{Graph, GraphError, Input, Interrupt, Placement};
-use vintern::model::{Decoder, EmbeddingTable, Model, VisionTower};
+use vintern::graph::{CachedGraph, CachedRow, Graph, GraphError, Input, Interrupt, Placement};
+use vintern::model::{EmbeddingTable, Graphs, Model};
 use vintern::package::{Architecture, Package};
 use vintern::preprocess::{DecodeOptions, TilingOptions};
 use vintern::prompt::{TokenRoles, Tokenizer, Turn};
@@ -116,10 +118,94 @@ impl Graph for PerTile {
     }
 }
 
-/// An engine whose network is a script, with the sizes and the tokenizer of a package.
-fn scripted(package: &Package) -> Engine {
+/// What an engine asked of a graph.
+#[derive(Clone, Debug, PartialEq)]
+enum Call {
+    /// Tiles through the vision encoder or the projector.
+    Tiles(usize),
+    Reserve(usize, usize, Vec<CachedRow>),
+    Copy(usize, usize, Range<usize>),
+    /// Rows, positions of each, and what each holds.
+    Decode(Range<usize>, usize, Vec<usize>),
+}
+
+type Calls = Arc<Mutex<Vec<Call>>>;
+
+/// A graph whose calls are written down.
+struct Recorded<G: ?Sized> {
+    graph: Box<G>,
+    calls: Calls,
+}
+
+impl<G: ?Sized> Recorded<G> {
+    fn note(&self, call: Call) {
+        self.calls.lock().unwrap().push(call);
+    }
+}
+
+impl Graph for Recorded<dyn Graph> {
+    fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
+        self.note(Call::Tiles(inputs[0].values.shape()[0]));
+        self.graph.run(inputs, interrupt)
+    }
+
+    fn placement(&self) -> &Placement {
+        self.graph.placement()
+    }
+}
+
+impl CachedGraph for Recorded<dyn CachedGraph> {
+    fn reserve(&mut self, rows: usize, capacity: usize, keep: &[CachedRow]) -> Result<(), GraphError> {
+        self.note(Call::Reserve(rows, capacity, keep.to_vec()));
+        self.graph.reserve(rows, capacity, keep)
+    }
+
+    fn reserved(&self) -> (usize, usize) {
+        self.graph.reserved()
+    }
+
+    fn copy(&mut self, from: usize, to: usize, positions: Range<usize>) -> Result<(), GraphError> {
+        self.note(Call::Copy(from, to, positions.clone()));
+        self.graph.copy(from, to, positions)
+    }
+
+    fn run(
+        &mut self,
+        rows: Range<usize>,
+        embeds: ArrayView3<'_, f32>,
+        pasts: &[usize],
+        interrupt: &Interrupt,
+    ) -> Result<ArrayView2<'_, f32>, GraphError> {
+        self.note(Call::Decode(rows.clone(), embeds.shape()[1], pasts.to_vec()));
+        self.graph.run(rows, embeds, pasts, interrupt)
+    }
+
+    fn placement(&self) -> &Placement {
+        self.graph.placement()
+    }
+}
+
+/// Everything after loading: an engine on these graphs, its answers, and what it asked of them.
+fn run_on(graphs: Graphs, embeddings: EmbeddingTable, package: &Package) -> (Answers, Vec<Call>) {
+    let recorded = Calls::default();
     let manifest = package.manifest();
-    let sizes: &Architecture = &manifest.architecture;
+    let graphs = Graphs {
+        vision_encoder: Box::new(Recorded { graph: graphs.vision_encoder, calls: Arc::clone(&recorded) }),
+        projector: Box::new(Recorded { graph: graphs.projector, calls: Arc::clone(&recorded) }),
+        decoder: Box::new(Recorded { graph: graphs.decoder, calls: Arc::clone(&recorded) }),
+    };
+    let model = Model::new(graphs, embeddings, &manifest.architecture);
+    let roles = TokenRoles::from(&manifest.tokens);
+    let tokenizer = Tokenizer::from_file(&package.path(&manifest.tokenizer.file), &roles).unwrap();
+    let engine = Engine::new(model, tokenizer, manifest.clone(), EngineConfig::default()).unwrap();
+    let answers = calls(engine);
+    let recorded = std::mem::take(&mut *recorded.lock().unwrap());
+    (answers, recorded)
+}
+
+/// Graphs that are a script, of the sizes of a package.
+fn scripted(package: &Package) -> (Graphs, EmbeddingTable) {
+    let sizes: &Architecture = &package.manifest().architecture;
     let per_tile = |width| Box::new(PerTile { shape: [sizes.tokens_per_tile, width], placement: Placement::default() });
     let hidden = sizes.hidden_size;
     let rows = (0..sizes.embedding_rows * hidden)
@@ -132,31 +218,39 @@ fn scripted(package: &Package) -> Engine {
             .map(|token| (hash ^ token.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35) as f32 / 1e9)
             .collect()
     };
-    let model = Model {
-        vision: VisionTower::new(per_tile(sizes.vision_hidden_size), per_tile(hidden), sizes),
-        embeddings: EmbeddingTable::from_rows(rows.collect(), hidden),
-        decoder: Decoder::new(Box::new(ScriptedDecoder::new(Box::new(script))), sizes),
+    let graphs = Graphs {
+        vision_encoder: per_tile(sizes.vision_hidden_size),
+        projector: per_tile(hidden),
+        decoder: Box::new(ScriptedDecoder::new(Box::new(script))),
     };
-    let roles = TokenRoles::from(&manifest.tokens);
-    let tokenizer = Tokenizer::from_file(&package.path(&manifest.tokenizer.file), &roles).unwrap();
-    Engine::new(model, tokenizer, manifest.clone(), EngineConfig::default()).unwrap()
+    (graphs, EmbeddingTable::from_rows(rows.collect(), hidden))
 }
 
-/// An engine on execution providers of a library.
-fn on_providers(package: &Package, library: Option<PathBuf>, spec: &str) -> Engine {
+/// Graphs on execution providers of a library.
+fn on_providers(package: &Package, library: Option<PathBuf>, spec: &str) -> (Graphs, EmbeddingTable) {
     let library = Library::load(&LibraryOptions { path: library, ..LibraryOptions::default() }).unwrap();
     let providers: ComponentProviders = spec.parse().unwrap();
-    Engine::load(package, &library, &providers, EngineConfig::default(), |_| ()).unwrap()
+    let graphs = Graphs::load(package, &library, &providers, |_| ()).unwrap();
+    (graphs, EmbeddingTable::open(package).unwrap())
+}
+
+/// The calls up to the first decode step, which do not depend on what was answered.
+fn beginning(calls: &[Call]) -> &[Call] {
+    let step = calls.iter().position(|call| matches!(call, Call::Decode(_, 1, _))).unwrap();
+    &calls[..step]
 }
 
 #[test]
 fn the_same_calls_on_three_networks() {
     let package = Package::open(&package("ckpt_b", "fp32")).unwrap();
-    calls(scripted(&package));
+    let run = |(graphs, embeddings)| run_on(graphs, embeddings, &package);
+    let (_, on_script) = run(scripted(&package));
     // One library a process; that of OpenVINO has the CPU provider as well.
     let openvino = openvino_library();
-    let on_cpu = calls(on_providers(&package, openvino.clone(), "cpu"));
+    let on_cpu = run(on_providers(&package, openvino.clone(), "cpu"));
+    assert_eq!(beginning(&on_script), beginning(&on_cpu.1));
+    assert!(beginning(&on_script).len() > 8, "tiles through two graphs, and a prompt");
     if openvino.is_some() {
-        assert_eq!(calls(on_providers(&package, openvino, "openvino")), on_cpu);
+        assert!(run(on_providers(&package, openvino, "openvino")) == on_cpu, "other answers or other calls");
     }
 }
