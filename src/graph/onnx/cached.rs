@@ -13,6 +13,7 @@ use ort::value::{DynTensor, DynTensorValueType, Tensor, TensorElementType, Value
 use ort::{AsPointer, ortsys};
 
 use super::OnnxGraph;
+use super::memory::inputs_are_on_the_host;
 use super::prefixes::CommonPrefixes;
 use super::session::run_error;
 use crate::graph::{CachedGraph, CachedRow, GraphError, Interrupt, Placement};
@@ -91,6 +92,8 @@ pub struct OnnxCachedGraph {
     prefixes: CommonPrefixes,
     binding: IoBinding,
     bound: Option<Bound>,
+    /// Whether the graph reads and writes the buffers themselves, so that what is bound stays bound.
+    on_host: bool,
 }
 
 /// What the binding refers to.
@@ -113,6 +116,8 @@ impl OnnxCachedGraph {
     /// [`GraphError::Run`] when the runtime cannot bind inputs to it.
     pub fn new(graph: OnnxGraph, layout: CacheLayout) -> Result<Self, GraphError> {
         let binding = graph.session.create_binding().map_err(|error| run_error(&graph.name, error.message()))?;
+        let on_host =
+            inputs_are_on_the_host(&graph.session).map_err(|error| run_error(&graph.name, error.message()))?;
         let output = graph.variant.outputs.first().map(|output| output.name.clone()).unwrap_or_default();
         Ok(Self {
             graph,
@@ -124,6 +129,7 @@ impl OnnxCachedGraph {
             prefixes: CommonPrefixes::default(),
             binding,
             bound: None,
+            on_host,
         })
     }
 
@@ -158,7 +164,7 @@ impl OnnxCachedGraph {
         let fits = |bound: &Bound| {
             bound.rows == *rows && (self.layout.form == CacheForm::InPlace || bound.positions == positions)
         };
-        if self.bound.as_ref().is_some_and(fits) {
+        if self.on_host && self.bound.as_ref().is_some_and(fits) {
             return Ok(());
         }
         self.bound = None;

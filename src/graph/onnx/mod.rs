@@ -4,6 +4,7 @@
 
 mod cached;
 mod library;
+mod memory;
 mod operators;
 mod prefixes;
 mod session;
