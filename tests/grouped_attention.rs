@@ -1,21 +1,12 @@
 //! Attention with a cache: against the definition in double precision, and calls of all kinds against each other, bit by bit.
 
-use std::convert::Infallible;
+#[path = "common/kernels.rs"]
+mod common;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use vintern::kernels::{BlockProduct, CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart, Tasks};
+use vintern::kernels::{BlockProduct, CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 
-/// Runs the tasks one after the other, the last first.
-struct Backwards;
-
-impl Tasks for Backwards {
-    type Error = Infallible;
-
-    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
-        (0..count).rev().for_each(task);
-        Ok(())
-    }
-}
+use common::{Backwards, fast};
 
 const HEADS: usize = 6;
 const SHARED_HEADS: usize = 2;
@@ -125,14 +116,6 @@ impl<'a> Cache<'a> {
         self.pasts.iter_mut().for_each(|past| *past += positions);
         out
     }
-}
-
-fn fast() -> Option<BlockProduct> {
-    let fast = BlockProduct::detect();
-    if fast.is_none() {
-        eprintln!("skipped: this processor has no fast kernels");
-    }
-    fast
 }
 
 #[test]

@@ -1,26 +1,17 @@
 //! Products with block-quantised matrices, and attention: against the definition in double precision, and one way of
 //! computing against the other.
 
-use std::convert::Infallible;
+#[path = "common/kernels.rs"]
+mod common;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use vintern::kernels::{AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, FormatError, Tasks};
+use vintern::kernels::{AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, FormatError};
+
+use common::{Backwards, fast};
 
 const FORMATS: [(usize, usize); 4] = [(4, 32), (4, 64), (4, 128), (8, 128)];
 /// Outputs and inputs: whole strips and groups, and all kinds of remainders.
 const SIZES: [(usize, usize); 6] = [(64, 128), (200, 320), (17, 96), (130, 1100), (1, 32), (65, 40)];
-
-/// Runs the tasks one after the other, the last first.
-struct Backwards;
-
-impl Tasks for Backwards {
-    type Error = Infallible;
-
-    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
-        (0..count).rev().for_each(task);
-        Ok(())
-    }
-}
 
 /// A matrix that owns its tensors.
 struct Weights {
@@ -71,15 +62,6 @@ impl Weights {
 
 fn random_values(random: &mut StdRng, count: usize) -> Vec<f32> {
     (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
-}
-
-/// The fast kernels of this processor; a test of them passes where there are none.
-fn fast() -> Option<BlockProduct> {
-    let found = BlockProduct::detect();
-    if found.is_none() {
-        eprintln!("no fast kernels for this processor: not tested");
-    }
-    found
 }
 
 /// Within what 8 bits of the group's largest activation can make of the product.

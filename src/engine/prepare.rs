@@ -80,9 +80,14 @@ impl Engine {
             }
             _ => return None,
         };
-        let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
-        let fits = |group: &Group| self.live + promised + group.max_rows <= self.config.max_rows;
+        let fits = |group: &Group| self.rows_with(group) <= self.config.max_rows;
         self.waiting.get(index).is_some_and(fits).then(|| self.waiting.remove(index)).flatten()
+    }
+
+    /// Rows that generate once the prompts at hand and this group do.
+    fn rows_with(&self, group: &Group) -> usize {
+        let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
+        self.live + promised + group.max_rows
     }
 
     /// Chunks that so many positions are prefilled in.
@@ -92,9 +97,8 @@ impl Engine {
 
     /// Reserves cache rows for a group and finds what of its prompt the cache holds already.
     fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
-        let promised: usize = self.preparing.iter().map(|preparing| preparing.group.max_rows).sum();
         // One more for each other prompt at hand: it may have to make way, see `fill_rows`.
-        let rows = self.live + promised + group.max_rows + self.preparing.len() + self.config.spare_rows;
+        let rows = self.rows_with(&group) + self.preparing.len() + self.config.spare_rows;
         self.reserve(rows, group.capacity)?;
         // The last position must run in any case: its logits are the first ones needed.
         let source = self.contents.longest_match(&group.prompt[..group.prompt.len() - 1]);

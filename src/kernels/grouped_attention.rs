@@ -330,14 +330,15 @@ impl Call<'_> {
         buffers.weights.resize(heads * shape.lines() * chunks, Weight::NONE);
         buffers.mixed.resize(heads * shape.lines() * chunks * size, 0.0);
         let (weights, mixed) = (Shared::new(&mut buffers.weights), Shared::new(&mut buffers.mixed));
-        let jobs = self.jobs();
+        let every: Vec<usize> = (0..shape.rows).collect();
+        let jobs = self.jobs(&every);
         tasks.run(jobs.len() * shape.shared_heads, &|task| {
-            let ((rows, chunk), head) = (&jobs[task / shape.shared_heads], task % shape.shared_heads);
+            let ((rows, chunk), head) = (jobs[task / shape.shared_heads], task % shape.shared_heads);
             let mut lines = rows.iter().flat_map(|row| (0..shape.lines()).map(|line| (*row, line))).peekable();
             while lines.peek().is_some() {
                 TILE.with_borrow_mut(|tile| {
                     self.gather(tile, &buffers.queries, head, lines.by_ref().take(LINES));
-                    self.attend(tile, rows[0], head, *chunk);
+                    self.attend(tile, rows[0], head, chunk);
                     for (((row, line), weight), found) in
                         tile.lines.iter().zip(&tile.weights).zip(tile.mixed.chunks_exact(size))
                     {
@@ -368,20 +369,20 @@ impl Call<'_> {
         })
     }
 
-    /// Chunks to work on and the rows that meet in them. The first row's keys are read.
-    fn jobs(&self) -> Vec<(Vec<usize>, usize)> {
-        let mut first_own = vec![0; self.shape.rows];
+    /// Chunks to work on and the rows that meet in them, the first of which has its keys read. `every`: all rows in order.
+    fn jobs<'r>(&'r self, every: &'r [usize]) -> Vec<(&'r [usize], usize)> {
+        let mut first_own = vec![0; every.len()];
         let mut jobs = Vec::new();
         for start in self.inputs.shared {
             let chunks = start.positions / CHUNK;
-            jobs.extend((0..chunks).map(|chunk| (start.rows.clone(), chunk)));
+            jobs.extend((0..chunks).map(|chunk| (start.rows.as_slice(), chunk)));
             for &row in &start.rows {
                 first_own[row] = chunks;
             }
         }
-        for (row, past) in self.inputs.pasts.iter().enumerate() {
+        for (row, past) in every.iter().zip(self.inputs.pasts) {
             let chunks = (past + self.shape.positions).div_ceil(CHUNK);
-            jobs.extend((first_own[row]..chunks).map(|chunk| (vec![row], chunk)));
+            jobs.extend((first_own[*row]..chunks).map(|chunk| (std::slice::from_ref(row), chunk)));
         }
         jobs
     }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::api::{ApiError, ChatRequest, ImageFile, Reply};
+use super::api::{ApiError, ChatRequest, ImageFile, Reply, on_one_line};
 use super::worker::{Running, Update};
 use super::{EngineFacts, Shared};
 use crate::engine::{self, Completion, TiledImage};
@@ -100,11 +100,8 @@ impl Shared {
 
     fn asked(&self, request: ChatRequest) -> Result<Asked, ApiError> {
         let served = &self.options.model;
-        if let Some(model) = request.model.filter(|model| model != served) {
-            let message = format!("the model {model:?} does not exist; this server has {served:?}");
-            let error = ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message);
-            return Err(ApiError { param: Some("model".to_owned()), ..error });
-        }
+        let model = request.model.as_ref().unwrap_or(served);
+        self.check_model(model).map_err(|error| ApiError { param: Some("model".to_owned()), ..error })?;
         let conversation = request.conversation;
         let presets = self.presets.choose(request.preset.as_deref())?;
         let preset = presets.of_call(!conversation.images.is_empty());
@@ -136,7 +133,7 @@ impl EngineFacts {
             let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);
             let image = image.map_err(|error| ApiError {
                 code: "invalid_image",
-                ..ApiError::field(&file.path, error.to_string().replace("\nhint: ", "; "))
+                ..ApiError::field(&file.path, on_one_line(&error))
             })?;
             tiles += image.tiles().len();
             if tiles * self.tokens_per_tile > self.max_length {

@@ -21,12 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::engine::{Engine, EngineConfig};
 use crate::settings::Presets;
 
+use api::ApiError;
 use auth::Keys;
 use metrics::Metrics;
 use worker::Worker;
@@ -63,6 +65,21 @@ struct Shared {
     /// Images are decoded a few at a time: each may take much memory.
     decoding: tokio::sync::Semaphore,
     draining: AtomicBool,
+}
+
+impl Shared {
+    /// Refuses a model that is not the one served.
+    ///
+    /// # Errors
+    /// 404.
+    fn check_model(&self, name: &str) -> Result<(), ApiError> {
+        let served = &self.options.model;
+        if name == served {
+            return Ok(());
+        }
+        let message = format!("the model {name:?} does not exist; this server has {served:?}");
+        Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
+    }
 }
 
 /// What the handlers know of the engine.

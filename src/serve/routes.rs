@@ -54,11 +54,8 @@ async fn model(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     shared.keys.check(&headers)?;
-    if name == shared.options.model {
-        return Ok(Json(described(&shared)));
-    }
-    let message = format!("the model {name:?} does not exist; this server has {:?}", shared.options.model);
-    Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
+    shared.check_model(&name)?;
+    Ok(Json(described(&shared)))
 }
 
 fn described(shared: &Shared) -> Value {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::ChoiceError;
+use super::{ChoiceError, closest};
 use crate::generate::EarlyStopping;
 use crate::package::{DefaultPresets, MANIFEST_FILE, Package, PackageError, Preset, Tiling};
 use crate::preprocess::Orientation;
@@ -214,9 +214,7 @@ impl Presets {
 
     fn unknown(&self, name: &str) -> ChoiceError {
         let names = self.names();
-        // This measure also knows an abbreviation, which the number of edits does not.
-        let distance = |known: &str| 1.0 - strsim::jaro_winkler(&name.to_lowercase(), known);
-        let nearest = names.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied().unwrap_or_default();
+        let nearest = closest(name, &names).unwrap_or_default();
         ChoiceError::UnknownPreset {
             name: name.to_owned(),
             nearest: nearest.to_owned(),

@@ -16,6 +16,23 @@ const BLOCK: usize = 2 * LANES;
 /// Queries that share what is loaded of keys and values.
 const QUERIES: usize = 8;
 
+/// Calls a function that is compiled for each number of queries.
+macro_rules! for_queries {
+    ($count:expr, $function:ident($($argument:expr),*)) => {
+        match $count {
+            1 => $function::<1>($($argument),*),
+            2 => $function::<2>($($argument),*),
+            3 => $function::<3>($($argument),*),
+            4 => $function::<4>($($argument),*),
+            5 => $function::<5>($($argument),*),
+            6 => $function::<6>($($argument),*),
+            7 => $function::<7>($($argument),*),
+            QUERIES => $function::<QUERIES>($($argument),*),
+            _ => unreachable!("a chunk has at most {QUERIES} lines"),
+        }
+    };
+}
+
 /// Memory of one thread.
 pub(in crate::kernels) struct Scratch {
     /// Keys of a block, turned: `[head size, block]`.
@@ -56,32 +73,16 @@ pub(in crate::kernels) unsafe fn attend(
         unsafe { turn(keys.add(block * size), BLOCK.min(seen - block), size, &mut scratch.panel) };
         let scores = scratch.scores.chunks_mut(QUERIES);
         for (queries, scores) in queries.chunks(QUERIES * size).zip(scores) {
-            macro_rules! of {
-                ($($count:literal)*) => {
-                    match scores.len() {
-                        // SAFETY: so many queries and rows of scores are there.
-                        $($count => unsafe { find_scores::<$count>(queries, size, &scratch.panel, block, scores) },)*
-                        _ => unreachable!("a chunk has at most {QUERIES} lines"),
-                    }
-                };
-            }
-            of!(1 2 3 4 5 6 7 8);
+            // SAFETY: so many queries and rows of scores are there.
+            unsafe { for_queries!(scores.len(), find_scores(queries, size, &scratch.panel, block, scores)) };
         }
     }
     for ((scores, limit), weight) in scratch.scores.iter_mut().zip(limits).zip(weights) {
         *weight = powers(scores, *limit);
     }
     for (scores, mixed) in scratch.scores.chunks(QUERIES).zip(mixed.chunks_mut(QUERIES * size)) {
-        macro_rules! of {
-            ($($count:literal)*) => {
-                match scores.len() {
-                    // SAFETY: so many rows of powers and of the result are there, and the values up to `seen`.
-                    $($count => unsafe { mix::<$count>(scores, values, seen, size, mixed) },)*
-                    _ => unreachable!("a chunk has at most {QUERIES} lines"),
-                }
-            };
-        }
-        of!(1 2 3 4 5 6 7 8);
+        // SAFETY: so many rows of powers and of the result are there, and the values up to `seen`.
+        unsafe { for_queries!(scores.len(), mix(scores, values, seen, size, mixed)) };
     }
 }
 

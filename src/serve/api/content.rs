@@ -1,8 +1,8 @@
 //! Messages: turns of text, and images in their places.
 
 use base64::Engine as _;
+use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig as Config};
 use serde_json::Value;
 
 use super::ApiError;
@@ -13,7 +13,9 @@ use crate::prompt::{IMAGE_MARK, Turn};
 const BASE64: GeneralPurpose = GeneralPurpose::new(&base64::alphabet::STANDARD, decoding());
 
 const fn decoding() -> GeneralPurposeConfig {
-    Config::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true)
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true)
 }
 
 /// A conversation as the engine takes it, but for its images, which are files yet.

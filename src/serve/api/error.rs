@@ -1,7 +1,5 @@
 //! Refusals in the form of `OpenAI`'s API.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -65,6 +63,11 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The message of an error with its hint, which stands on a line of its own for people at a terminal.
+pub(in crate::serve) fn on_one_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().replace("\nhint: ", "; ")
+}
+
 /// The name of a choice in requests.
 fn spelt(choice: &str) -> String {
     match choice {
@@ -87,8 +90,7 @@ impl From<ChoiceError> for ApiError {
 
 impl From<&EngineError> for ApiError {
     fn from(error: &EngineError) -> Self {
-        // Hints are for people at a terminal: on one line they read as well.
-        let message = error.to_string().replace("\nhint: ", "; ");
+        let message = on_one_line(error);
         match error {
             EngineError::PromptTooLong { .. } => Self {
                 code: "context_length_exceeded",
@@ -103,11 +105,5 @@ impl From<&EngineError> for ApiError {
             }
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", message),
         }
-    }
-}
-
-impl From<&Arc<EngineError>> for ApiError {
-    fn from(error: &Arc<EngineError>) -> Self {
-        error.as_ref().into()
     }
 }

@@ -13,5 +13,6 @@ mod tests;
 pub use chat::ChatRequest;
 pub use content::{Conversation, ImageFile};
 pub use error::ApiError;
+pub(super) use error::on_one_line;
 pub use inspect::InspectRequest;
 pub use response::Reply;

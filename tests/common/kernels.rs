@@ -1,0 +1,26 @@
+//! What the tests of the kernels share.
+
+use std::convert::Infallible;
+
+use vintern::kernels::{BlockProduct, Tasks};
+
+/// Runs the tasks one after the other, the last first.
+pub struct Backwards;
+
+impl Tasks for Backwards {
+    type Error = Infallible;
+
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
+        (0..count).rev().for_each(task);
+        Ok(())
+    }
+}
+
+/// The fast kernels of this processor; a test of them passes where there are none.
+pub fn fast() -> Option<BlockProduct> {
+    let found = BlockProduct::detect();
+    if found.is_none() {
+        eprintln!("no fast kernels for this processor: not tested");
+    }
+    found
+}
