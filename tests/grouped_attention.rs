@@ -120,7 +120,7 @@ impl<'a> Cache<'a> {
 
 #[test]
 fn it_is_its_definition() {
-    let Some(fast) = fast() else { return };
+    let Some(fast) = fast().into_iter().next() else { return };
     for (seed, (head_size, positions)) in
         [(16, 1), (48, 40), (64, CHUNK), (128, 2 * CHUNK + 37)].into_iter().enumerate()
     {
@@ -139,7 +139,7 @@ fn it_is_its_definition() {
 /// A position's result is the same whether it is computed alone, among many positions, or beside other rows.
 #[test]
 fn company_changes_nothing() {
-    let Some(fast) = fast() else { return };
+    let Some(fast) = fast().into_iter().next() else { return };
     let lengths = [CHUNK + 70, 200, 150];
     let sequences = Sequences::random(7, 32, &lengths);
     let width = HEADS * 32;
@@ -159,7 +159,7 @@ fn company_changes_nothing() {
 /// Rows that are told to begin alike give what they give when they are not.
 #[test]
 fn a_shared_start_changes_nothing() {
-    let Some(fast) = fast() else { return };
+    let Some(fast) = fast().into_iter().next() else { return };
     let start = 2 * CHUNK + 20;
     let mut sequences = Sequences::random(8, 64, &[start + 9; 9]);
     let width = sequences.width();

@@ -67,5 +67,5 @@ impl Activations {
 
 /// The sum of a block's codes as it is kept.
 pub(super) fn negated(sum: i32) -> i32 {
-    -sum & 0xffff
+    sum.wrapping_neg() & 0xffff
 }

@@ -3,11 +3,14 @@
 //! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: they are used where they lie in the mapped
 //! file, and nothing is rearranged or copied on load. Activations are rounded to 8 bits in groups of [`GROUP`], products
 //! are exact integers, and scales are applied in a fixed order. A row's result therefore never depends on the rows beside
-//! it: prefill, one decode step and a step of many beams give the same bits.
+//! it: prefill, one decode step and a step of many beams give the same bits. With AMX many rows are multiplied in bfloat16
+//! instead: a row's result then depends on whether there are many, and on nothing else.
 //!
-//! [`BlockProduct::detect`] says whether this processor has the instructions.
+//! [`BlockProduct::all`] says what this processor has the instructions for.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

@@ -39,16 +39,38 @@ enum Instructions {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    /// The same for few rows, tiles of bfloat16 for many.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl BlockProduct {
     /// The fast kernels of this processor, if there are some for it.
     pub fn detect() -> Option<Self> {
+        Self::all().into_iter().find(|product| *product != Self::portable())
+    }
+
+    /// All there are on this processor: the fastest first, the portable one last.
+    pub fn all() -> Vec<Self> {
+        let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if super::avx512::available() {
-            return Some(Self(Instructions::Avx512Vnni));
+            if super::amx::available() {
+                all.push(Self(Instructions::Amx));
+            }
+            all.push(Self(Instructions::Avx512Vnni));
         }
-        None
+        all.push(Self::portable());
+        all
+    }
+
+    /// Whether a row's result depends on nothing but the row: not even on whether it has few companions or many.
+    pub fn is_exact(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => false,
+            _ => true,
+        }
     }
 
     /// The same results without special instructions: slow, what the others are measured against.
@@ -62,6 +84,8 @@ impl BlockProduct {
             Instructions::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => "amx-bf16",
         }
     }
 
@@ -89,6 +113,11 @@ impl BlockProduct {
         if out.is_empty() {
             return Ok(());
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.0 == Instructions::Amx && rows > FEW_ROWS {
+            // SAFETY: `all` found the instructions.
+            return unsafe { super::amx::product(values, matrix, bias, out, tasks) };
+        }
         thread_local! {
             static ACTIVATIONS: RefCell<Activations> = RefCell::default();
         }
@@ -103,7 +132,7 @@ impl BlockProduct {
         match self.0 {
             Instructions::Portable => CodeForm::Signed,
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => super::avx512::code_form(rows),
+            _ => super::avx512::code_form(rows),
         }
     }
 
@@ -138,8 +167,8 @@ impl BlockProduct {
                     match self.0 {
                         Instructions::Portable => portable::quantise(values, matrix.format, &mut target),
                         #[cfg(target_arch = "x86_64")]
-                        // SAFETY: `detect` found the instructions.
-                        Instructions::Avx512Vnni => unsafe {
+                        // SAFETY: `all` found the instructions.
+                        _ => unsafe {
                             super::avx512::quantise(values, matrix.format, &mut target);
                         },
                     }
@@ -197,11 +226,11 @@ impl BlockProduct {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Vnni => {
+            _ => {
                 thread_local! {
                     static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
                 }
-                // SAFETY: `detect` found the instructions; the rest as the caller vouches.
+                // SAFETY: `all` found the instructions; the rest as the caller vouches.
                 SCRATCH.with_borrow_mut(|scratch| unsafe {
                     super::avx512::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
                 });
@@ -211,7 +240,7 @@ impl BlockProduct {
 }
 
 /// Threads that may share a product.
-fn threads() -> usize {
+pub(super) fn threads() -> usize {
     static THREADS: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
     *THREADS
 }

@@ -37,7 +37,7 @@ pub struct KnownProvider {
 }
 
 /// Options of the CPU provider; see [`super::CpuOptions`].
-const CPU_OPTIONS: &[&str] = &["arena", "kernels", "prepacking"];
+const CPU_OPTIONS: &[&str] = &["amx", "arena", "kernels", "prepacking"];
 
 const CUDA_OPTIONS: &[&str] = &[
     "arena_extend_strategy",

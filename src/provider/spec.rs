@@ -38,6 +38,9 @@ pub struct CpuOptions {
     pub prepacking: bool,
     /// Which kernels run attention and quantised matrices.
     pub kernels: Kernels,
+    /// Whether our kernels multiply many rows with AMX (`amx=true`: or there is an error; `amx=false`: never). By default
+    /// where the processor has it.
+    pub amx: Option<bool>,
 }
 
 /// Which kernels run attention and quantised matrices on the CPU.
@@ -54,7 +57,7 @@ pub enum Kernels {
 
 impl Default for CpuOptions {
     fn default() -> Self {
-        Self { arena: true, prepacking: true, kernels: Kernels::Auto }
+        Self { arena: true, prepacking: true, kernels: Kernels::Auto, amx: None }
     }
 }
 
@@ -205,6 +208,7 @@ fn cpu_options(pairs: &[(String, String)]) -> Result<CpuOptions, ProviderError> 
         match key.as_str() {
             "arena" => options.arena = switch()?,
             "prepacking" => options.prepacking = switch()?,
+            "amx" => options.amx = Some(switch()?),
             _ => {
                 options.kernels = match value.as_str() {
                     "auto" => Kernels::Auto,
@@ -214,6 +218,14 @@ fn cpu_options(pairs: &[(String, String)]) -> Result<CpuOptions, ProviderError> 
                 }
             }
         }
+    }
+    if let (Kernels::OnnxRuntime, Some(amx)) = (options.kernels, options.amx) {
+        return Err(ProviderError::OptionValue {
+            provider: "cpu".to_owned(),
+            option: "amx".to_owned(),
+            value: amx.to_string(),
+            expected: "none beside kernels=onnxruntime",
+        });
     }
     Ok(options)
 }
@@ -250,7 +262,7 @@ mod tests {
     fn a_spec_is_a_list_of_names_with_options() {
         assert_eq!(parse("cpu"), Ok(ProviderList::default()));
         let list = parse("CPU:arena=false,kernels=vintern").unwrap();
-        let options = CpuOptions { arena: false, prepacking: true, kernels: Kernels::Vintern };
+        let options = CpuOptions { arena: false, prepacking: true, kernels: Kernels::Vintern, amx: None };
         assert_eq!(list.entries(), [Provider::Cpu(options)]);
         let list = parse("tensorrt:fp16=true,engine_cache=caches/a b; cuda:device=1;cpu").unwrap();
         let names: Vec<&str> = list.entries().iter().map(Provider::name).collect();
@@ -288,6 +300,7 @@ mod tests {
         assert!(matches!(refused("tensorrt:rows=0"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cpu:arena=maybe"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cpu:kernels=fast"), ProviderError::OptionValue { .. }));
+        assert!(matches!(refused("cpu:amx=true,kernels=onnxruntime"), ProviderError::OptionValue { .. }));
         assert!(matches!(refused("cuda:device"), ProviderError::Syntax { .. }));
         assert!(matches!(refused("cuda:device=0,device_id=1"), ProviderError::Syntax { .. }));
         assert!(matches!(refused("=cuda"), ProviderError::Syntax { .. }));

@@ -42,6 +42,8 @@ fn all_is_well() {
 #[test]
 fn which_kernels_run_a_graph() {
     let ours = BlockProduct::detect().map(BlockProduct::name);
+    let exact_ours = BlockProduct::all().into_iter().find(|product| product.is_exact());
+    let exact_ours = exact_ours.filter(|product| *product != BlockProduct::portable()).map(BlockProduct::name);
     let quantised = package("ckpt_a", "int4");
     let exact = exported("ckpt_a-int4-exact", |exporter, folder| {
         let options = ["--precision", "int4", "--accuracy-level", "0"];
@@ -55,7 +57,16 @@ fn which_kernels_run_a_graph() {
     assert_eq!(kernels(&quantised, "cpu:kernels=onnxruntime"), None);
     assert_eq!(kernels(&exact, "cpu"), None);
     assert_eq!(kernels(&package("ckpt_a", "fp16"), "cpu"), None);
-    assert_eq!(kernels(&tiny_package(), "cpu").as_deref(), ours);
+    assert_eq!(kernels(&tiny_package(), "cpu").as_deref(), exact_ours, "AMX is for quantised packages");
+    assert_eq!(kernels(&quantised, "cpu:amx=false").as_deref(), exact_ours);
+    if ours == exact_ours {
+        let refused = ["chat", "--provider", "cpu:amx=true", "--model", quantised.to_str().unwrap(), "hi"];
+        let output = vintern().args(refused).output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        assert!(text(&output.stderr).contains("there is no AMX on this machine"), "{}", text(&output.stderr));
+    } else {
+        assert_eq!(kernels(&quantised, "cpu:amx=true").as_deref(), ours);
+    }
     let asked = ["chat", "--provider", "cpu:kernels=vintern", "--model", exact.to_str().unwrap(), "hi"];
     let output = vintern().args(asked).output().unwrap();
     assert_eq!(output.status.code(), Some(3));

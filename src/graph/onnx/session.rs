@@ -74,15 +74,17 @@ impl Chosen<'_> {
         if options.kernels == Kernels::OnnxRuntime || parts == OwnParts::default() {
             return Ok(None);
         }
-        match (self.usable_kernels(), options.kernels) {
-            (Ok(product), _) => Ok(Some(OwnKernels { product, parts, shared_starts: SharedStarts::default() })),
-            (Err(reason), Kernels::Vintern) => Err(GraphError::Kernels { file: self.file.clone(), reason }),
-            (Err(_), _) => Ok(None),
+        match self.usable_kernels(parts, options.amx) {
+            Ok(product) => Ok(Some(OwnKernels { product, parts, shared_starts: SharedStarts::default() })),
+            Err(reason) if options.kernels == Kernels::Vintern || options.amx == Some(true) => {
+                Err(GraphError::Kernels { file: self.file.clone(), reason })
+            }
+            Err(_) => Ok(None),
         }
     }
 
-    /// Our kernels for graphs of this form, or why there are none.
-    fn usable_kernels(&self) -> Result<BlockProduct, String> {
+    /// Our kernels for graphs of this form, or why there are none. `amx`: as [`CpuOptions::amx`] says.
+    fn usable_kernels(&self, parts: OwnParts, amx: Option<bool>) -> Result<BlockProduct, String> {
         if let Some(quantisation) = &self.variant.quantisation {
             if quantisation.accuracy_level != 4 {
                 let level = quantisation.accuracy_level;
@@ -99,7 +101,15 @@ impl Chosen<'_> {
         {
             return Err(format!("there is no attention kernel for heads of size {size}"));
         }
-        BlockProduct::detect().ok_or_else(|| "this processor lacks the instructions (AVX-512 VNNI)".to_owned())
+        let mut usable = BlockProduct::all();
+        usable.retain(|product| *product != BlockProduct::portable());
+        let fastest = usable.first().copied().ok_or("this processor lacks the instructions (AVX-512 VNNI)")?;
+        if fastest.is_exact() && amx == Some(true) && parts.quantised {
+            return Err("there is no AMX on this machine".to_owned());
+        }
+        // AMX is for quantised matrices alone.
+        let exact = amx == Some(false) || !parts.quantised;
+        Ok(usable.into_iter().find(|product| product.is_exact() || !exact).unwrap_or(fastest))
     }
 
     /// An input with float32 keys or values that the graph extends in place.

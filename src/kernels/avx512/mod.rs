@@ -25,10 +25,10 @@ pub(super) use chunk::{Scratch as ChunkScratch, attend};
 pub(super) use quantise::quantise;
 
 /// 32-bit lanes of a register.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Blocks that [`Tables`] hold.
-const TABLE_BLOCKS: usize = 16;
+pub(super) const TABLE_BLOCKS: usize = 16;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
@@ -96,14 +96,14 @@ pub(super) unsafe fn strip(
 }
 
 /// Sixteen rows of a matrix; past its end, the last row again.
-struct SixteenRows<'a> {
+pub(super) struct SixteenRows<'a> {
     matrix: &'a BlockMatrix<'a>,
     rows: [usize; LANES],
     row_bytes: usize,
 }
 
 impl<'a> SixteenRows<'a> {
-    fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
+    pub(super) fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
         let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
         Self { matrix, rows, row_bytes: matrix.row_bytes() }
     }
@@ -111,7 +111,7 @@ impl<'a> SixteenRows<'a> {
     /// 64 bytes of the codes of one of the rows, from byte `at` on; zeros past its end.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn codes(&self, lane: usize, at: usize) -> __m512i {
+    pub(super) fn codes(&self, lane: usize, at: usize) -> __m512i {
         // SAFETY: the matrix was checked to hold `row_bytes` for each of its rows, and `rows` are rows of it. A masked load
         // does not touch what its mask leaves out.
         unsafe {
@@ -121,6 +121,18 @@ impl<'a> SixteenRows<'a> {
                 _mm512_loadu_si512(codes.cast())
             } else {
                 _mm512_maskz_loadu_epi8((1 << left) - 1, codes.cast())
+            }
+        }
+    }
+
+    /// Asks for `count` bytes of the codes of each row, from byte `at` on; past the row's end for what another row holds.
+    #[inline]
+    pub(super) fn prefetch_codes(&self, count: usize, at: usize) {
+        for row in self.rows {
+            let codes = self.matrix.codes.as_ptr().wrapping_add(row * self.row_bytes + at);
+            for line in (0..count).step_by(64) {
+                // SAFETY: a prefetch reads nothing, wherever it points.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(codes.wrapping_add(line).cast()) };
             }
         }
     }
@@ -139,7 +151,7 @@ impl<'a> SixteenRows<'a> {
     /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
+    pub(super) fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
         let blocks = self.matrix.blocks();
         let left = (blocks - block).min(TABLE_BLOCKS);
         self.prefetch(self.matrix.scales.as_ptr(), blocks, block, TABLE_BLOCKS);
@@ -184,9 +196,9 @@ impl<'a> SixteenRows<'a> {
 }
 
 /// Scales and zero points of [`TABLE_BLOCKS`] blocks of sixteen rows.
-struct Tables<const BITS: usize> {
+pub(super) struct Tables<const BITS: usize> {
     /// For every block, the scales of the rows, float32.
-    scales: [__m512i; TABLE_BLOCKS],
+    pub(super) scales: [__m512i; TABLE_BLOCKS],
     /// Zero points of the rows, packed as in the matrix, four bytes in a register.
     zeros: [__m512i; 4],
 }
@@ -195,7 +207,7 @@ impl<const BITS: usize> Tables<BITS> {
     /// Zero points of the rows in block `index`, 32 bits each.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn zero(&self, index: usize) -> __m512i {
+    pub(super) fn zero(&self, index: usize) -> __m512i {
         let per_word = 32 / BITS;
         let shift = _mm512_set1_epi32((BITS * (index % per_word)) as i32);
         let word = self.zeros[index / per_word];
@@ -206,7 +218,7 @@ impl<const BITS: usize> Tables<BITS> {
 /// Transposes 16 x 16 doublewords.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn transpose(rows: &mut [__m512i; LANES]) {
+pub(super) fn transpose(rows: &mut [__m512i; LANES]) {
     let mut pairs = [_mm512_setzero_si512(); LANES];
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
