@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::bench::Workload;
 use super::origins::Origins;
 use crate::graph::onnx::PluginLibrary;
 use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
@@ -30,6 +29,12 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   vintern serve --model DIR
   vintern serve --model DIR --host 0.0.0.0 --port 80 --api-key-file keys.txt";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  vintern bench --model DIR --workload all
+  vintern bench --server http://127.0.0.1:8000/v1 --workload all
+  vintern bench --server http://127.0.0.1:8000/v1 --concurrency 1,4,16 --image page.png";
 
 const CHAT_PRESET: &str = "\
 Settings to start from; the other flags override them [default: the package's choice, else describe with an image, text \
@@ -61,8 +66,9 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Check a package: the hash of every file, and its graphs against recorded results
     Verify(VerifyArgs),
-    /// Measure the stages of a call on this machine
-    Bench(BenchArgs),
+    /// Measure the stages of a call on this machine, or a running server under load
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<BenchArgs>),
     /// Build and look at the engines that TensorRT compiles the graphs of a package into
     Engine(EngineArgs),
     /// Serve an OpenAI-compatible API
@@ -77,7 +83,8 @@ impl Command {
             Self::Chat(args) => Some(&mut args.runtime),
             Self::Doctor(args) => Some(&mut args.runtime),
             Self::Verify(args) => Some(&mut args.runtime),
-            Self::Bench(args) => Some(&mut args.runtime),
+            // A server has its own.
+            Self::Bench(args) => args.server.server.is_none().then_some(&mut args.runtime),
             Self::Engine(args) => Some(match &mut args.command {
                 EngineCommand::Build(args) => &mut args.runtime,
                 EngineCommand::Show(args) => &mut args.runtime,
@@ -300,21 +307,22 @@ pub(super) struct VerifyArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
-    /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
-    pub(super) model: PathBuf,
-    /// Tiles of the grid; the thumbnail comes on top when there are several
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
-    pub(super) tiles: u32,
+    /// Folder of the model package to measure on this machine
+    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true, required_unless_present = "server")]
+    pub(super) model: Option<PathBuf>,
+    /// Tiles of the grid; the thumbnail comes on top when there are several [default: 6]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TILES)))]
+    pub(super) tiles: Option<u32>,
     /// Tokens to generate in each call
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) new_tokens: u32,
     /// Beams of the beam-search call
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..))]
     pub(super) num_beams: u32,
-    /// What to measure, in turn: greedy, beams, second-question, text, tiles-N, parallel-N, or all
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "greedy,beams")]
-    pub(super) workload: Vec<Workload>,
+    /// What to measure, in turn: greedy, beams, second-question, text, tiles-N, parallel-N, or all; of a server load,
+    /// probe, second-question, or all [default: greedy,beams; of a server load]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) workload: Vec<String>,
     /// Counted rounds, after one that is not counted
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) repeats: u32,
@@ -322,7 +330,45 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
+    pub(super) server: ServerBenchArgs,
+    #[command(flatten)]
     pub(super) runtime: RuntimeArgs,
+}
+
+/// What is asked of a running server, and how.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(super) struct ServerBenchArgs {
+    /// Measure a running server with an OpenAI-compatible API, such as http://127.0.0.1:8000/v1, instead of a package
+    #[arg(long, value_name = "URL")]
+    pub(super) server: Option<String>,
+    /// Model to ask [default: the first that the server lists]
+    #[arg(long, value_name = "NAME")]
+    pub(super) server_model: Option<String>,
+    /// Key the server asks for
+    #[arg(long, value_name = "KEY", env = "VINTERN_API_KEY", hide_env_values = true)]
+    pub(super) api_key: Option<String>,
+    /// Requests of load at a time, one level after another [default: 1,2,4,8]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) concurrency: Vec<u16>,
+    /// Requests of load at each level [default: 4 times its concurrency]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) requests: Option<u32>,
+    /// Most tokens of an answer [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) max_new_tokens: Option<u32>,
+    /// Question of load; each request puts a number of its own before it [default: one of this program's]
+    #[arg(long, value_name = "TEXT")]
+    pub(super) question: Option<String>,
+    /// Image of load, one in each request; may be given several times, they are shown in turn
+    #[arg(long = "image", value_name = "FILE", conflicts_with = "tiles")]
+    pub(super) images: Vec<PathBuf>,
+    /// More fields of each request, such as {"num_beams": 3}
+    #[arg(long, value_name = "JSON")]
+    pub(super) extra_body: Option<String>,
+    /// Milliseconds between an image request or a short answer and the next short question of probe [default: 100]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) probe_interval: Option<u32>,
 }
 
 #[derive(Debug, Args)]

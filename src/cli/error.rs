@@ -109,6 +109,14 @@ pub enum CliError {
         /// Exit code of the gravest one.
         exit_code: u8,
     },
+    /// A server that was to be measured does not answer.
+    #[error("the server at {url} cannot be asked: {message}\nhint: check --server, and --api-key if it wants one")]
+    AskedServer {
+        /// Address that was asked.
+        url: String,
+        /// What it or the connection said.
+        message: String,
+    },
     /// The server cannot listen, or its engine ended by itself.
     #[error(
         "the server at {address} ended: {error}{}",
@@ -147,7 +155,7 @@ impl CliError {
             | Self::Prompt(_) => 2,
             Self::Engine(error) => engine_exit_code(error),
             Self::Doctor { exit_code, .. } => *exit_code,
-            Self::Serve { .. } => 3,
+            Self::AskedServer { .. } | Self::Serve { .. } => 3,
             Self::Check(_) | Self::Terminal(_) => 1,
         }
     }

@@ -53,7 +53,7 @@ fn run(mut command: Command, matches: &ArgMatches) -> Result<(), CliError> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args, matches),
         Command::Engine(args) => engine::run(&args),
         Command::Serve(args) => serve::run(&args),
     }

@@ -170,5 +170,22 @@ fn bench_refuses_what_it_cannot_measure() {
     ] {
         transcript.run(&[&["bench", "--model", tiny.to_str().unwrap()], &arguments[..]].concat());
     }
+    transcript.run(&["bench", "--model", tiny.to_str().unwrap(), "--concurrency", "4"]);
+    // Nothing is asked: there is no server at this address.
+    for arguments in [
+        &["--model", tiny.to_str().unwrap()][..],
+        &["--threads", "2"],
+        &["--workload", "load,greedy"],
+        &["--workload", "probe", "--concurrency", "4"],
+        &["--probe-interval", "5"],
+        &["--concurrency", "0"],
+        &["--tiles", "2", "--image", "a.png"],
+        &["--image", "nothing.png"],
+        &["--extra-body", "[]"],
+        &["--extra-body", "{\"stream\": false}"],
+    ] {
+        transcript.run(&[&["bench", "--server", "http://127.0.0.1:1"], arguments].concat());
+    }
+    transcript.run(&["bench", "--server", "https://example.com/v1"]);
     transcript.check("bench_refused");
 }

@@ -4,6 +4,7 @@
 mod common;
 
 mod answers;
+mod bench;
 mod golden;
 mod life;
 mod page;

@@ -1,14 +1,15 @@
 //! What `bench` prints.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::spread::Spread;
 use super::workload::{Measured, Workload};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::CliError;
-use crate::cli::output::milliseconds;
 use crate::cli::system;
 use crate::engine::{Engine, Timings};
 use crate::graph::Placement;
@@ -81,24 +82,6 @@ struct WorkloadReport {
     peak_memory_bytes: Option<u64>,
 }
 
-/// Milliseconds over the counted rounds.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(durations: impl IntoIterator<Item = Duration>) -> Self {
-        let mut values: Vec<f64> = durations.into_iter().map(milliseconds).collect();
-        values.sort_by(f64::total_cmp);
-        let at = |index: usize| values.get(index).copied().unwrap_or_default();
-        let last = values.len().saturating_sub(1);
-        Self { min: at(0), median: f64::midpoint(at(last / 2), at(last.div_ceil(2))), max: at(last) }
-    }
-}
-
 impl WorkloadReport {
     fn new(workload: &Workload, rounds: &[Measured]) -> Self {
         let stage = |stage: fn(&Timings) -> Duration| Spread::of(rounds.iter().map(|round| stage(&round.timings)));
@@ -166,6 +149,7 @@ impl WorkloadReport {
 impl Report {
     /// The report of all workloads with their rounds.
     pub(super) fn new<'a>(
+        package: &Path,
         args: &BenchArgs,
         load: f64,
         engine: &Engine,
@@ -184,7 +168,7 @@ impl Report {
         };
         let [vision_encoder, projector, decoder] = engine.model().placements().map(|(_, placement)| placement.clone());
         Ok(Self {
-            package: args.model.display().to_string(),
+            package: package.display().to_string(),
             precision: Precision {
                 vision_encoder: precision(&graphs.vision_encoder),
                 projector: precision(&graphs.projector),
@@ -230,17 +214,5 @@ impl Report {
             writeln!(out, "\na step of beams costs {ratio:.2} times a greedy step")?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_names_the_middle() {
-        let spread = |milliseconds: &[u64]| Spread::of(milliseconds.iter().map(|ms| Duration::from_millis(*ms)));
-        assert_eq!((spread(&[3, 1, 2]).min, spread(&[3, 1, 2]).median, spread(&[3, 1, 2]).max), (1.0, 2.0, 3.0));
-        assert!((spread(&[1, 2]).median - 1.5).abs() < 1e-9);
     }
 }

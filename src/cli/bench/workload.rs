@@ -1,10 +1,10 @@
 //! The workloads and how one round of them is run.
 
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
+use super::grid;
 use crate::cli::args::BenchArgs;
 use crate::cli::error::CliError;
 use crate::cli::system;
@@ -14,16 +14,16 @@ use crate::graph::Interrupt;
 use crate::preprocess::{MAX_TILES, TilingOptions};
 use crate::prompt::Turn;
 
-const QUESTION: &str = "Mô tả hình ảnh một cách chi tiết.";
-const SECOND_QUESTION: &str = "Tổng cộng là bao nhiêu?";
-const TEXT_QUESTION: &str = "Thủ đô của Việt Nam là thành phố nào? Hãy kể ba điều về thành phố ấy.";
+pub(super) const QUESTION: &str = "Mô tả hình ảnh một cách chi tiết.";
+pub(super) const SECOND_QUESTION: &str = "Tổng cộng là bao nhiêu?";
+pub(super) const TEXT_QUESTION: &str = "Thủ đô của Việt Nam là thành phố nào? Hãy kể ba điều về thành phố ấy.";
 
 /// Most requests that run side by side.
 const MAX_PARALLEL: usize = 16;
 
 /// What is measured. Everything is computed anew in each round, except where the workload says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Workload {
+pub(super) enum Workload {
     /// One question about an image, greedy search.
     Greedy,
     /// The same with beam search and the model card's repetition penalty.
@@ -36,54 +36,37 @@ pub(in crate::cli) enum Workload {
     Tiles(u32),
     /// So many different questions without an image side by side.
     Parallel(usize),
-    /// All that are named in the help.
-    All,
 }
 
 impl Workload {
-    /// The list without doubles and without [`Workload::All`].
-    pub(super) fn expanded(asked: &[Self]) -> Vec<Self> {
-        let all = || {
-            let tiles = [1, 4, 12].map(Self::Tiles);
-            let parallel = [1, 2, 4, 8].map(Self::Parallel);
-            let named = [Self::Greedy, Self::Beams, Self::SecondQuestion, Self::Text];
-            named.into_iter().chain(tiles).chain(parallel).collect::<Vec<_>>()
-        };
-        let mut list = Vec::new();
-        for workload in
-            asked.iter().flat_map(|workload| if *workload == Self::All { all() } else { vec![workload.clone()] })
-        {
-            if !list.contains(&workload) {
-                list.push(workload);
-            }
-        }
-        list
+    /// All that are named in the help, with the usual numbers.
+    pub(super) fn all() -> Vec<Self> {
+        let tiles = [1, 4, 12].map(Self::Tiles);
+        let parallel = [1, 2, 4, 8].map(Self::Parallel);
+        let named = [Self::Greedy, Self::Beams, Self::SecondQuestion, Self::Text];
+        named.into_iter().chain(tiles).chain(parallel).collect()
     }
-}
 
-impl FromStr for Workload {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
+    /// The workload of a name.
+    pub(super) fn named(name: &str) -> Option<Self> {
         let number = |prefix: &str| name.strip_prefix(prefix).and_then(|number| number.parse::<u32>().ok());
+        let tiles = || number("tiles-").filter(|tiles| (1..=MAX_TILES).contains(tiles)).map(Self::Tiles);
+        let parallel = || number("parallel-").filter(|groups| (1..=MAX_PARALLEL as u32).contains(groups));
         match name {
-            "greedy" => return Ok(Self::Greedy),
-            "beams" => return Ok(Self::Beams),
-            "second-question" => return Ok(Self::SecondQuestion),
-            "text" => return Ok(Self::Text),
-            "all" => return Ok(Self::All),
-            _ => {}
+            "greedy" => Some(Self::Greedy),
+            "beams" => Some(Self::Beams),
+            "second-question" => Some(Self::SecondQuestion),
+            "text" => Some(Self::Text),
+            _ => tiles().or_else(|| parallel().map(|groups| Self::Parallel(groups as usize))),
         }
-        if let Some(tiles) = number("tiles-").filter(|tiles| (1..=MAX_TILES).contains(tiles)) {
-            return Ok(Self::Tiles(tiles));
-        }
-        if let Some(groups) = number("parallel-").filter(|groups| (1..=MAX_PARALLEL as u32).contains(groups)) {
-            return Ok(Self::Parallel(groups as usize));
-        }
-        Err(format!(
-            "the workloads are greedy, beams, second-question, text, tiles-N (N 1 to {MAX_TILES}), parallel-N (N 1 to \
-             {MAX_PARALLEL}) and all"
-        ))
+    }
+
+    /// Which names there are.
+    pub(super) fn known() -> String {
+        format!(
+            "the workloads of a package are greedy, beams, second-question, text, tiles-N (N 1 to {MAX_TILES}), \
+             parallel-N (N 1 to {MAX_PARALLEL}) and all"
+        )
     }
 }
 
@@ -96,7 +79,6 @@ impl std::fmt::Display for Workload {
             Self::Text => f.write_str("text"),
             Self::Tiles(tiles) => write!(f, "tiles-{tiles}"),
             Self::Parallel(groups) => write!(f, "parallel-{groups}"),
-            Self::All => f.write_str("all"),
         }
     }
 }
@@ -122,11 +104,13 @@ pub(super) struct Measured {
 pub(super) struct Runner<'a> {
     engine: Engine,
     args: &'a BenchArgs,
+    /// Tiles of an image where the workload does not say.
+    tiles: u32,
 }
 
 impl<'a> Runner<'a> {
-    pub(super) fn new(engine: Engine, args: &'a BenchArgs) -> Self {
-        Self { engine, args }
+    pub(super) fn new(engine: Engine, args: &'a BenchArgs, tiles: u32) -> Self {
+        Self { engine, args, tiles }
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -138,12 +122,12 @@ impl<'a> Runner<'a> {
         self.engine.clear_caches();
         system::reset_peak_resident();
         match workload {
-            Workload::Beams => self.about_an_image(self.args.tiles, beam_search(self.args.num_beams)),
+            Workload::Beams => self.about_an_image(self.tiles, beam_search(self.args.num_beams)),
             Workload::Tiles(tiles) => self.about_an_image(*tiles, Strategy::Greedy),
             Workload::SecondQuestion => self.second_question(),
             Workload::Text => self.side_by_side(1),
             Workload::Parallel(groups) => self.side_by_side(*groups),
-            Workload::Greedy | Workload::All => self.about_an_image(self.args.tiles, Strategy::Greedy),
+            Workload::Greedy => self.about_an_image(self.tiles, Strategy::Greedy),
         }
     }
 
@@ -155,7 +139,7 @@ impl<'a> Runner<'a> {
     }
 
     fn second_question(&mut self) -> Result<Measured, CliError> {
-        let image = synthetic_image(&self.engine, self.args.tiles)?;
+        let image = synthetic_image(&self.engine, self.tiles)?;
         let first = self.answer(self.request(QUESTION, vec![image.clone()], Strategy::Greedy, 0))?;
         let mut second = self.request(SECOND_QUESTION, vec![image], Strategy::Greedy, 0);
         let answer = first.answers.into_iter().next().map(|answer| answer.text);
@@ -234,8 +218,8 @@ fn beam_search(num_beams: u32) -> Strategy {
 /// An image of exactly `tiles` tiles: a smooth gradient, the same each time.
 fn synthetic_image(engine: &Engine, tiles: u32) -> Result<TiledImage, CliError> {
     let tile_size = engine.manifest().architecture.image_size;
-    let rows = (1..=tiles).filter(|rows| tiles.is_multiple_of(*rows) && rows * rows <= tiles).max().unwrap_or(1);
-    let image = RgbImage::from_fn(tiles / rows * tile_size, rows * tile_size, |x, y| {
+    let (columns, rows) = grid(tiles);
+    let image = RgbImage::from_fn(columns * tile_size, rows * tile_size, |x, y| {
         image::Rgb([(x / 3) as u8, (y / 2) as u8, ((x + y) / 5) as u8])
     });
     let options = TilingOptions { tile_size, min_tiles: tiles, max_tiles: tiles, thumbnail: true };
@@ -248,18 +232,11 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_printed() {
-        for workload in Workload::expanded(&[Workload::All]) {
-            assert_eq!(workload.to_string().parse(), Ok(workload));
+        for workload in Workload::all() {
+            assert_eq!(Workload::named(&workload.to_string()), Some(workload));
         }
         for unknown in ["", "beam", "tiles-0", "tiles-x", "parallel-17", "tiles-"] {
-            assert!(unknown.parse::<Workload>().is_err(), "{unknown}");
+            assert_eq!(Workload::named(unknown), None, "{unknown}");
         }
-    }
-
-    #[test]
-    fn a_workload_is_measured_once() {
-        let list = Workload::expanded(&[Workload::Text, Workload::All, Workload::Text]);
-        assert_eq!(list.iter().filter(|workload| **workload == Workload::Text).count(), 1);
-        assert!(!list.contains(&Workload::All));
     }
 }
