@@ -394,6 +394,10 @@ pub(super) struct ServeArgs {
     /// Cache rows that keep what earlier requests left, so that conversations go on where they were
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub(super) spare_rows: u16,
+    /// Memory of the cache in MiB; a request that does not fit waits for others to end [default: half of what is available
+    /// beyond the package's size]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) cache_memory: Option<u32>,
     /// Requests taken on at once, waiting ones included; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_requests: u16,

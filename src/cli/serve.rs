@@ -14,8 +14,9 @@ use super::output::note;
 use super::progress::Progress;
 use super::read_file;
 use super::session::load_engine_with;
+use super::system;
 use crate::engine::EngineConfig;
-use crate::package::Package;
+use crate::package::{Manifest, Package};
 use crate::serve::{ServeOptions, serve};
 use crate::settings::Presets;
 
@@ -28,15 +29,17 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let keys = args.api_key_file.as_deref().map_or(Ok(Vec::new()), read_keys)?;
     let package = Package::open(&args.model)?;
     let presets = Presets::new(Some(&package))?;
+    let manifest = package.manifest();
     let config = EngineConfig {
         max_rows: usize::from(args.max_rows),
         prefill_chunk: args.prefill_chunk as usize,
         image_cache_bytes: (args.image_cache as usize) << 20,
         spare_rows: usize::from(args.spare_rows),
+        cache_bytes: cache_bytes(args.cache_memory, manifest),
     };
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),
-        model: args.model_name.clone().unwrap_or_else(|| package.manifest().source.name.clone()),
+        model: args.model_name.clone().unwrap_or_else(|| manifest.source.name.clone()),
         keys,
         max_requests: usize::from(args.max_requests),
         timeout: Duration::from_secs(u64::from(args.timeout)),
@@ -49,12 +52,42 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let told = Arc::clone(&stop);
     ctrlc::set_handler(move || told.notify_one()).map_err(std::io::Error::other)?;
     let engine = load_engine_with(&package, &args.runtime, &providers, config.clone(), &Progress::new())?;
+    note(&cache_line(&config, args.cache_memory.is_some(), manifest));
     let model = options.model.clone();
     let address = options.address;
     serve(engine, presets, &config, options, &stop, |address| {
         note(&format!("serving {model} at http://{address}/v1"));
     })
     .map_err(|error| CliError::Serve { address, error })
+}
+
+/// Bytes the cache may take: those asked for, else half of what a program can get beyond the size of the package, whose weights
+/// need it more. `None` where the system does not say.
+fn cache_bytes(asked: Option<u32>, manifest: &Manifest) -> Option<usize> {
+    let package: u64 = manifest.files().map(|file| file.size).sum();
+    let half = || system::available_memory().map(|available| available.saturating_sub(package) / 2);
+    asked.map(|mebibytes| u64::from(mebibytes) << 20).or_else(half).map(|bytes| bytes as usize)
+}
+
+/// What the cache takes, and what it may.
+fn cache_line(config: &EngineConfig, asked: bool, manifest: &Manifest) -> String {
+    let (position, length) = (manifest.cache_position_bytes(), manifest.architecture.max_length);
+    let text = |bytes: usize| system::bytes_text(bytes as u64);
+    let bound = match config.cache_bytes {
+        Some(bytes) if asked => format!("bounded to {}", text(bytes)),
+        Some(bytes) => {
+            format!("bounded to {}, half of what is available (--cache-memory changes it)", text(bytes))
+        }
+        None => "not bounded (--cache-memory does)".to_owned(),
+    };
+    format!(
+        "cache: {:.1} KiB a position, {} a row of {length}; all {} rows and {} to spare would take {}; {bound}",
+        position as f64 / 1024.0,
+        text(position * length),
+        config.max_rows,
+        config.spare_rows,
+        text(config.full_cache_bytes(manifest)),
+    )
 }
 
 /// The keys of a file, one a line; empty lines and those that begin with # are none.

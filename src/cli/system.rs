@@ -8,6 +8,15 @@ pub(super) fn memory() -> Option<(u64, u64)> {
     Some((field(&text, "MemTotal:")?, field(&text, "MemAvailable:")?))
 }
 
+/// Bytes a program can still get without swapping, and without meeting the limit of its container (cgroup v2).
+pub(super) fn available_memory() -> Option<u64> {
+    let number =
+        |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok();
+    let left = number("memory.max").zip(number("memory.current")).map(|(most, now)| most.saturating_sub(now));
+    let (_, available) = memory()?;
+    Some(left.map_or(available, |left| left.min(available)))
+}
+
 /// Most bytes this process had resident at once.
 pub(super) fn peak_resident() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")

@@ -61,6 +61,22 @@ pub enum EngineError {
         /// Rows allowed.
         max_rows: usize,
     },
+    /// A request needs more of the cache than there may be.
+    #[error(
+        "the request needs {rows} row(s) of {positions} positions (prompt and answer) of the cache, {} MiB; the cache has {} MiB\n\
+         hint: ask for a shorter answer, fewer tiles or fewer beams, or give the cache more memory (--cache-memory)",
+        bytes.div_ceil(1 << 20), max_bytes >> 20
+    )]
+    CacheTooSmall {
+        /// Rows needed: beams or samples.
+        rows: usize,
+        /// Tokens of the prompt and most of the answer.
+        positions: usize,
+        /// Bytes they take.
+        bytes: usize,
+        /// Bytes there may be.
+        max_bytes: usize,
+    },
     /// Tiles of another size than the model takes.
     #[error("an image was cut into tiles of {found} pixels, the model takes tiles of {expected}")]
     TileSize {

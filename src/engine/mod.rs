@@ -10,6 +10,7 @@
 //!                        image cache    cache rows with an equal beginning are not computed again
 //! ```
 
+mod budget;
 mod error;
 mod group;
 mod image_cache;
@@ -35,6 +36,7 @@ use crate::provider::ComponentProviders;
 pub use error::EngineError;
 pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledImage, Timings, Usage};
 
+use budget::Budget;
 use group::Group;
 use image_cache::ImageCache;
 use rows::{Position, RowContents};
@@ -51,11 +53,27 @@ pub struct EngineConfig {
     /// Cache rows beyond those that groups need: they keep what earlier prompts and answers left, so that whoever goes on
     /// from there finds it though others have run since.
     pub spare_rows: usize,
+    /// Bytes the cache may take: a request waits until what it needs fits, and spare rows make way for it. `None`: no bound.
+    pub cache_bytes: Option<usize>,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20, spare_rows: 0 }
+        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20, spare_rows: 0, cache_bytes: None }
+    }
+}
+
+impl EngineConfig {
+    /// Bytes the cache of a package's model takes when every row is as long as it may be.
+    pub fn full_cache_bytes(&self, manifest: &Manifest) -> usize {
+        // One row more lets a prompt at hand make way for another one.
+        let rows = self.max_rows + self.spare_rows + 1;
+        rows.saturating_mul(manifest.architecture.max_length).saturating_mul(manifest.cache_position_bytes())
+    }
+
+    /// Bytes the cache of a package's model can come to take.
+    pub fn most_cache_bytes(&self, manifest: &Manifest) -> usize {
+        self.full_cache_bytes(manifest).min(self.cache_bytes.unwrap_or(usize::MAX))
     }
 }
 
@@ -66,6 +84,7 @@ pub struct Engine {
     manifest: Manifest,
     template: Template,
     config: EngineConfig,
+    budget: Budget,
     images: ImageCache,
     contents: RowContents,
     /// Rows `0..live` belong to running groups.
@@ -113,6 +132,7 @@ impl Engine {
         let template = template_of(&manifest)?;
         Ok(Self {
             images: ImageCache::new(config.image_cache_bytes),
+            budget: Budget::new(manifest.cache_position_bytes(), config.cache_bytes),
             model,
             tokenizer: Arc::new(tokenizer),
             manifest,
@@ -147,6 +167,17 @@ impl Engine {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Bytes the cache takes now.
+    pub fn cache_bytes(&self) -> usize {
+        let (rows, capacity) = self.model.decoder.reserved();
+        self.budget.bytes(rows, capacity)
+    }
+
+    /// Requests that were taken in and not begun.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Takes a request in. It runs as [`Engine::step`] is called; raising `interrupt` ends it with what it has so far.

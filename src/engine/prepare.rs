@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Array2, ArrayViewMut2, Axis, s};
 
+use super::budget::Need;
 use super::group::Group;
 use super::request::{Event, Stage, TiledImage};
 use super::rows::Position;
@@ -64,7 +65,7 @@ impl Engine {
     }
 
     /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that takes at
-    /// most half of the work left on it.
+    /// most half of the work left on it. None overtakes a group that waits for rows or memory once the prompt at hand is done.
     fn next_group(&mut self) -> Option<Group> {
         let index = match self.preparing.as_slice() {
             [] => 0,
@@ -80,7 +81,7 @@ impl Engine {
             }
             _ => return None,
         };
-        let fits = |group: &Group| self.rows_with(group) <= self.config.max_rows;
+        let fits = |group: &Group| self.rows_with(group) <= self.config.max_rows && self.shape_with(group).is_some();
         self.waiting.get(index).is_some_and(fits).then(|| self.waiting.remove(index)).flatten()
     }
 
@@ -90,6 +91,18 @@ impl Engine {
         self.live + promised + group.max_rows
     }
 
+    /// Rows and positions of a cache that has room for the groups at work and this one, if memory allows it.
+    fn shape_with(&self, group: &Group) -> Option<(usize, usize)> {
+        let at_work = self.running.iter().chain(self.preparing.iter().map(|preparing| &preparing.group));
+        let need = Need {
+            // One more for each other prompt at hand: it may have to make way, see `fill_rows`.
+            rows: self.rows_with(group) + self.preparing.len(),
+            spare: self.config.spare_rows,
+            capacity: at_work.map(|group| group.capacity).fold(group.capacity, usize::max),
+        };
+        self.budget.shape(self.model.decoder.reserved(), need)
+    }
+
     /// Chunks that so many positions are prefilled in.
     fn chunks(&self, positions: usize) -> usize {
         positions.div_ceil(self.config.prefill_chunk.max(1))
@@ -97,9 +110,9 @@ impl Engine {
 
     /// Reserves cache rows for a group and finds what of its prompt the cache holds already.
     fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
-        // One more for each other prompt at hand: it may have to make way, see `fill_rows`.
-        let rows = self.rows_with(&group) + self.preparing.len() + self.config.spare_rows;
-        self.reserve(rows, group.capacity)?;
+        if let Some((rows, capacity)) = self.shape_with(&group) {
+            self.reserve(rows, capacity)?;
+        }
         // The last position must run in any case: its logits are the first ones needed.
         let source = self.contents.longest_match(&group.prompt[..group.prompt.len() - 1]);
         let (row, filled) = match source {
@@ -121,10 +134,16 @@ impl Engine {
         Ok(preparing)
     }
 
-    /// Makes room for rows and positions; what the cache holds survives.
+    /// Gives the cache a shape; what it holds survives where there is room for it.
     fn reserve(&mut self, rows: usize, capacity: usize) -> Result<(), ModelError> {
         let before = self.model.decoder.reserved();
-        let keep: Vec<CachedRow> = (0..before.0)
+        self.clear_rows(rows..before.0)?;
+        for row in 0..rows.min(before.0) {
+            if self.contents.len(row) > capacity {
+                self.contents.truncate(row, capacity);
+            }
+        }
+        let keep: Vec<CachedRow> = (0..rows.min(before.0))
             .map(|row| CachedRow { row, positions: self.contents.len(row) })
             .filter(|kept| kept.positions > 0)
             .collect();
@@ -135,6 +154,20 @@ impl Engine {
             self.contents.resize(self.model.decoder.reserved().0, &kept);
         }
         reserved
+    }
+
+    /// Moves what is needed of the last rows, which are about to go, to rows before them.
+    fn clear_rows(&mut self, last: Range<usize>) -> Result<(), ModelError> {
+        for index in 0..self.preparing.len() {
+            let from = self.preparing[index].row;
+            let idle = (self.live..last.start).filter(|row| self.is_idle_row(*row));
+            if let Some(to) = idle.min_by_key(|row| self.contents.last_use(*row)).filter(|_| last.contains(&from)) {
+                self.copy_row(from, to)?;
+                self.contents.truncate(from, 0);
+                self.preparing[index].row = to;
+            }
+        }
+        last.clone().try_for_each(|row| self.keep_elsewhere(row, &last))
     }
 
     /// Whether no group works on a row.

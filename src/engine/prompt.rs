@@ -67,6 +67,15 @@ impl Engine {
             ..Usage::default()
         };
         let settings = self.fit_to_length(request.settings, &usage)?;
+        let capacity = usage.prompt_tokens + settings.max_new_tokens;
+        if !self.budget.holds(max_rows, capacity) {
+            return Err(EngineError::CacheTooSmall {
+                rows: max_rows,
+                positions: capacity,
+                bytes: self.budget.bytes(max_rows, capacity),
+                max_bytes: self.budget.max_bytes(),
+            });
+        }
         let stop = StopStrings::new(request.stop)?;
         let rule = (!stop.is_empty()).then(|| {
             let tokenizer = Arc::clone(&self.tokenizer);
@@ -80,7 +89,7 @@ impl Engine {
             embeds: vec![None; request.images.len()],
             images: request.images,
             max_rows,
-            capacity: usage.prompt_tokens + settings.max_new_tokens,
+            capacity,
             search: generate::start(&settings, self.manifest.tokens.eos, rule)?,
             rows: Vec::new(),
             keeps_rows: matches!(settings.strategy, Strategy::Beam(_)) && !stop.is_empty(),

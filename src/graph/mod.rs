@@ -51,7 +51,8 @@ pub struct CachedRow {
 ///
 /// A call writes the new positions of each row into the cache in place; nothing else of the cache is touched or copied.
 pub trait CachedGraph: Send {
-    /// Makes room for `rows` rows of `capacity` positions. What `keep` names survives; the rest may be lost.
+    /// Makes the cache one of `rows` rows of `capacity` positions. What `keep` names, which lies inside the old cache and the
+    /// new one, survives; the rest may be lost.
     ///
     /// # Errors
     /// [`GraphError::OutOfMemory`] when the cache cannot be allocated.

@@ -69,10 +69,9 @@ impl ScriptedDecoder {
 
 impl CachedGraph for ScriptedDecoder {
     fn reserve(&mut self, rows: usize, capacity: usize, keep: &[CachedRow]) -> Result<(), GraphError> {
-        if rows <= self.cache.len() && capacity <= self.capacity {
+        if (rows, capacity) == self.reserved() {
             return Ok(());
         }
-        let (rows, capacity) = (rows.max(self.cache.len()), capacity.max(self.capacity));
         let mut cache = vec![vec![None; capacity]; rows];
         for kept in keep {
             cache[kept.row][..kept.positions].copy_from_slice(&self.cache[kept.row][..kept.positions]);

@@ -26,7 +26,7 @@ impl Decoder {
         self.max_length
     }
 
-    /// Makes room for `rows` sequences of `capacity` positions; what `keep` names survives.
+    /// Makes the cache one of `rows` sequences of `capacity` positions; what `keep` names survives.
     ///
     /// # Errors
     /// When memory runs out.

@@ -260,6 +260,19 @@ pub enum Axis {
 }
 
 impl Manifest {
+    /// Bytes one position of one sequence takes in the decoder's cache: keys and values of every layer, in the widest type
+    /// that a variant of the decoder keeps them in.
+    pub fn cache_position_bytes(&self) -> usize {
+        let sizes = &self.architecture;
+        let is_half = |variant: &GraphVariant| {
+            let cache = variant.inputs.iter().find(|input| input.name.starts_with("past_key_values."));
+            cache.is_some_and(|input| input.dtype == "fp16")
+        };
+        let decoder = &self.graphs.decoder;
+        let element = if !decoder.is_empty() && decoder.iter().all(is_half) { 2 } else { 4 };
+        2 * sizes.num_hidden_layers * sizes.num_key_value_heads * sizes.head_dim * element
+    }
+
     /// Every file the manifest names, once: variants of a graph share their data file.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         let graphs = &self.graphs;

@@ -15,6 +15,12 @@ pub(super) struct Metrics {
     pub(super) requests: IntCounterVec,
     /// Requests that were taken on and have not ended.
     pub(super) in_progress: IntGauge,
+    /// Requests among them that wait for rows or memory.
+    pub(super) waiting: IntGauge,
+    /// Bytes the cache takes.
+    pub(super) cache: IntGauge,
+    /// Bytes the cache may take.
+    pub(super) cache_budget: IntGauge,
     /// Tiles that went through the vision encoder.
     pub(super) tiles_encoded: IntCounter,
     tiles: IntCounter,
@@ -47,13 +53,22 @@ impl Metrics {
         let requests = Opts::new("vintern_requests_total", "Responses to chat completion requests, by status");
         let requests = IntCounterVec::new(requests, &["status"])?;
         registry.register(Box::new(requests.clone()))?;
-        let in_progress = IntGauge::new("vintern_requests_in_progress", "Requests taken on that have not ended")?;
-        registry.register(Box::new(in_progress.clone()))?;
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("vintern_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         let seconds = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0];
         let steps = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
         Ok(Self {
             requests,
-            in_progress,
+            in_progress: gauge("requests_in_progress", "Requests taken on that have not ended")?,
+            waiting: gauge(
+                "requests_waiting",
+                "Requests that wait for their turn, or for rows or memory of the cache",
+            )?,
+            cache: gauge("cache_bytes", "Memory the cache of keys and values takes")?,
+            cache_budget: gauge("cache_budget_bytes", "Memory the cache may take")?,
             tiles_encoded: counter("tiles_encoded_total", "Tiles that went through the vision encoder")?,
             tiles: counter("tiles_total", "Tiles of all images of finished requests, encoded or cached")?,
             prompt_tokens: counter("prompt_tokens_total", "Prompt tokens of finished requests")?,

@@ -113,6 +113,7 @@ pub fn serve(
         max_rows: config.max_rows,
     };
     let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
+    metrics.cache_budget.set(config.most_cache_bytes(engine.manifest()) as i64);
     let (worker, thread) = Worker::start(engine, options.max_requests, Arc::clone(&metrics), Arc::clone(stop))?;
     let shared = Arc::new(Shared {
         keys: Keys::new(&options.keys),

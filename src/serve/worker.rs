@@ -142,6 +142,8 @@ impl Loop {
             }
             let (running, metrics) = (&mut self.running, &self.metrics);
             self.engine.step(&mut |event| tell(running, metrics, event));
+            metrics.waiting.set(self.engine.waiting() as i64);
+            metrics.cache.set(self.engine.cache_bytes() as i64);
         }
     }
 

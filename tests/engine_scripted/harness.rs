@@ -31,7 +31,13 @@ pub struct Setup {
 impl Setup {
     /// A vocabulary of 14 tokens, of which 3 ends an answer.
     pub fn small(model: LanguageModel) -> Self {
-        let config = EngineConfig { max_rows: 16, prefill_chunk: 5, image_cache_bytes: 1 << 20, spare_rows: 0 };
+        let config = EngineConfig {
+            max_rows: 16,
+            prefill_chunk: 5,
+            image_cache_bytes: 1 << 20,
+            spare_rows: 0,
+            cache_bytes: None,
+        };
         Self { model, vocab: 14, eos: 3, max_length: 4096, config }
     }
 
@@ -52,6 +58,12 @@ impl Setup {
 
     pub fn spare(mut self, spare_rows: usize) -> Self {
         self.config.spare_rows = spare_rows;
+        self
+    }
+
+    /// A cache of so many positions; each takes 8 bytes, two numbers.
+    pub fn cache(mut self, positions: usize) -> Self {
+        self.config.cache_bytes = Some(8 * positions);
         self
     }
 

@@ -7,6 +7,7 @@
 #[path = "../common/reference_data.rs"]
 mod reference_data;
 
+mod budget;
 mod cancellation;
 mod failures;
 mod golden;

@@ -12,7 +12,7 @@ fn page(number: usize) -> Request {
 }
 
 /// In which order requests ended.
-fn ended(lab: &Lab) -> Vec<RequestId> {
+pub fn ended(lab: &Lab) -> Vec<RequestId> {
     let finished = lab.events.iter().filter_map(|event| match event {
         Event::Finished { id, .. } => Some(*id),
         _ => None,

@@ -90,8 +90,14 @@ proptest! {
         max_rows in 5..14_usize,
         chunk in prop::sample::select(vec![1_usize, 2, 3, 8, 100]),
         image_cache_bytes in prop::sample::select(vec![0_usize, 64, 1 << 20]),
+        // Any of the requests fits the smallest cache.
+        cache in prop_oneof![Just(None), (500..1500_usize).prop_map(Some)],
+        spare_rows in 0..4_usize,
     ) {
-        let mut setup = Setup::remembering().rows(max_rows).chunk(chunk);
+        let mut setup = Setup::remembering().rows(max_rows).chunk(chunk).spare(spare_rows);
+        if let Some(positions) = cache {
+            setup = setup.cache(positions);
+        }
         setup.config.image_cache_bytes = image_cache_bytes;
         let mut lab = setup.build();
         let mut inside = Vec::new();
@@ -104,6 +110,7 @@ proptest! {
                 switch.raise();
             }
             lab.step();
+            prop_assert!(lab.engine.cache_bytes() <= 8 * cache.unwrap_or(usize::MAX / 8));
         }
         lab.finish();
         prop_assert_eq!(inside.len(), visits.len());

@@ -7,6 +7,7 @@ mod answers;
 mod bench;
 mod golden;
 mod life;
+mod memory;
 mod page;
 mod refusals;
 mod support;

@@ -14,6 +14,8 @@ pub struct Server {
     /// Kept open: the server must not find a closed pipe.
     stderr: BufReader<ChildStderr>,
     pub address: String,
+    /// What it said on stderr before its address, and after it once it has ended.
+    pub told: String,
 }
 
 impl Drop for Server {
@@ -29,10 +31,14 @@ impl Server {
         Self::start(&repository().join("models/vintern-tiny"), arguments)
     }
 
+    /// A server on any free port, unless the arguments name one.
     pub fn start(package: &Path, arguments: &[&str]) -> Self {
         let program = vintern().get_program().to_owned();
         let mut command = Command::new(program);
-        command.current_dir(repository()).args(["serve", "--port", "0", "--model"]).arg(package).args(arguments);
+        command.current_dir(repository()).args(["serve", "--model"]).arg(package).args(arguments);
+        if !arguments.contains(&"--port") {
+            command.args(["--port", "0"]);
+        }
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut told = String::new();
@@ -44,7 +50,7 @@ impl Server {
             }
             told += &line;
         };
-        Self { child, stderr, address }
+        Self { child, stderr, address, told }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -100,6 +106,12 @@ impl Server {
         line.map_or(0, |value| value.parse().unwrap())
     }
 
+    /// Kills it as nothing can be helped.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Tells the server to end.
     pub fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
@@ -109,8 +121,7 @@ impl Server {
     /// Waits for its end; the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         let code = self.child.wait().unwrap().code();
-        let mut rest = String::new();
-        let _ = std::io::Read::read_to_string(&mut self.stderr, &mut rest);
+        let _ = std::io::Read::read_to_string(&mut self.stderr, &mut self.told);
         code
     }
 

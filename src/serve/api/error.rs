@@ -96,6 +96,7 @@ impl From<&EngineError> for ApiError {
                 code: "context_length_exceeded",
                 ..Self::field("messages", message.replace(" (--max-tiles)", " (max_tiles)"))
             },
+            EngineError::CacheTooSmall { .. } => Self { code: "cache_too_small", ..Self::field("max_tokens", message) },
             EngineError::Settings(SettingsError::TooManySequences { .. }) | EngineError::TooManyRows { .. } => {
                 Self::field("n", message)
             }
