@@ -45,6 +45,8 @@ pub enum ChoiceError {
         asked: usize,
         /// Most there can be.
         most: usize,
+        /// Whether the caller said how many.
+        chosen: bool,
     },
     /// Fewest tiles above most tiles.
     Tiles {
@@ -91,8 +93,9 @@ impl ChoiceError {
                 let because = if *because == "num_beams" { format!("{} 1", spelt(because)) } else { spelt(because) };
                 format!("{} is for beam search and has no effect with {because}", spelt(choice))
             }
-            Self::TooManyRows { choice, asked, most } => {
-                format!("{} is {asked}; it must be at most {most}", spelt(choice))
+            Self::TooManyRows { choice, asked, most, chosen } => {
+                let origin = if *chosen { "" } else { " (the preset's)" };
+                format!("{} is {asked}{origin}; it must be at most {most}", spelt(choice))
             }
             Self::Tiles { fewest, most, chosen } => {
                 let origin = if *chosen { "" } else { " (the default)" };
@@ -114,6 +117,9 @@ impl ChoiceError {
             }
             Self::NotSampling { .. } | Self::SamplingWithBeams { .. } => "leave one of them out".to_owned(),
             Self::NoBeams { .. } => format!("leave it out, or pass {} 2 or more", spelt("num_beams")),
+            Self::TooManyRows { choice, most, chosen: false, .. } => {
+                format!("pass {} {most} or less, or another preset", spelt(choice))
+            }
             Self::TooManyRows { .. } => {
                 "every beam costs as much time and memory as an answer of its own; the model card uses 3".to_owned()
             }

@@ -84,7 +84,8 @@ impl GenerationChoices {
         };
         settings.validate()?;
         let is_beam = matches!(settings.strategy, Strategy::Beam(_));
-        check_rows(if is_beam { "num_beams" } else { "num_return_sequences" }, settings.rows(), max_rows)?;
+        let choice = if is_beam { "num_beams" } else { "num_return_sequences" };
+        check_rows(choice, settings.rows(), max_rows, !is_beam || self.num_beams.is_some())?;
         Ok(settings)
     }
 
@@ -144,12 +145,12 @@ impl GenerationChoices {
     }
 }
 
-/// Refuses more beams or samples than are kept.
+/// Refuses more beams or samples than are kept. `chosen`: the caller said how many, not a preset.
 ///
 /// # Errors
 /// [`ChoiceError::TooManyRows`].
-pub fn check_rows(choice: &'static str, asked: usize, most: usize) -> Result<(), ChoiceError> {
-    if asked <= most { Ok(()) } else { Err(ChoiceError::TooManyRows { choice, asked, most }) }
+pub fn check_rows(choice: &'static str, asked: usize, most: usize, chosen: bool) -> Result<(), ChoiceError> {
+    if asked <= most { Ok(()) } else { Err(ChoiceError::TooManyRows { choice, asked, most, chosen }) }
 }
 
 impl ImageChoices {

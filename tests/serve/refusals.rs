@@ -50,6 +50,16 @@ fn a_field_that_cannot_be_honoured_is_named() {
 }
 
 #[test]
+fn a_preset_of_more_beams_than_there_are_rows_is_named() {
+    let server = Server::start(&tiny_package(), &["--max-rows", "2"]);
+    let (status, error) = server.refused(&asking(json!({"preset": "describe"})));
+    assert_eq!((status, &error["param"]), (400, &json!("num_beams")));
+    let expected = "num_beams is 3 (the preset's); it must be at most 2; pass num_beams 2 or less, or another preset";
+    assert_eq!(error["message"], expected);
+    server.ask(&asking(json!({"preset": "describe", "num_beams": 2})));
+}
+
+#[test]
 fn bodies_that_are_no_request() {
     let server = Server::start(&tiny_package(), &["--max-body", "1", "--max-image-pixels", "100"]);
     let large = vec![b' '; (1 << 20) + 1];

@@ -20,7 +20,7 @@ use crate::settings::check_rows;
 /// # Errors
 /// When the model cannot be loaded or a call fails.
 pub(super) fn run(folder: &Path, args: &BenchArgs) -> Result<(), CliError> {
-    check_rows("num_beams", args.num_beams as usize, EngineConfig::default().max_rows)?;
+    check_rows("num_beams", args.num_beams as usize, EngineConfig::default().max_rows, true)?;
     let workloads = match args.workload.as_slice() {
         [] => vec![Workload::Greedy, Workload::Beams],
         asked => expanded(asked, &Workload::all(), Workload::named, &Workload::known())?,
