@@ -410,6 +410,9 @@ pub(super) struct ServeArgs {
     /// Seconds a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) timeout: u32,
+    /// Seconds a client is given to send the head of a request, its body, or to take a piece of the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) client_timeout: u32,
     /// Largest request in MiB
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) max_body: u32,

@@ -43,6 +43,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         keys,
         max_requests: usize::from(args.max_requests),
         timeout: Duration::from_secs(u64::from(args.timeout)),
+        client_timeout: Duration::from_secs(u64::from(args.client_timeout)),
         max_body: (args.max_body as usize) << 20,
         max_image_pixels: args.max_image_pixels,
         grace: Duration::from_secs(u64::from(args.grace)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -22,9 +22,6 @@ use super::{EngineFacts, Shared};
 use crate::engine::{self, Completion, TiledImage};
 use crate::generate::FinishReason;
 use crate::settings::ImageOptions;
-
-/// Time a client is given to send a request.
-const BODY_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Chunks that may wait for a slow reader before the server holds them back.
 const CHUNKS: usize = 64;
@@ -44,7 +41,7 @@ pub(super) async fn completions(State(shared): State<Arc<Shared>>, request: Requ
 
 async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiError> {
     shared.keys.check(request.headers())?;
-    let body = read_body(request).await?;
+    let body = shared.read_body(request).await?;
     if shared.draining.load(Ordering::SeqCst) {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down"));
     }
@@ -64,19 +61,6 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
     if asked.stream { call.streamed().await } else { call.whole().await }
 }
 
-/// The body of a request, which must arrive in time.
-///
-/// # Errors
-/// 408 when it does not, 413 when it is too large.
-pub(super) async fn read_body(request: Request) -> Result<Bytes, ApiError> {
-    let late = || ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time");
-    let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_| late())?;
-    body.map_err(|rejection| {
-        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "body_too_large" } else { "invalid_body" };
-        ApiError::new(rejection.status(), code, rejection.body_text())
-    })
-}
-
 /// A request the engine can take.
 struct Asked {
     request: engine::Request,
@@ -85,6 +69,31 @@ struct Asked {
 }
 
 impl Shared {
+    /// The body of a request, which must arrive in time.
+    ///
+    /// # Errors
+    /// 408 when it does not, 413 when it is too large: at once where its head says so.
+    pub(super) async fn read_body(&self, request: Request) -> Result<Bytes, ApiError> {
+        let (most, patience) = (self.options.max_body, self.options.client_timeout);
+        let large = || {
+            let message = format!("the body is larger than {} MiB; send smaller or fewer images", most >> 20);
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        };
+        let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+        if length.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > most as u64) {
+            return Err(large());
+        }
+        let late = || {
+            let message = format!("the body did not arrive within {} s", patience.as_secs());
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+        };
+        let body = tokio::time::timeout(patience, Bytes::from_request(request, &())).await.map_err(|_| late())?;
+        body.map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => large(),
+            status => ApiError::new(status, "invalid_body", rejection.body_text()),
+        })
+    }
+
     /// Runs work that takes a core for a while, and much memory, beside the event loop; a few at a time.
     ///
     /// # Errors

@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::api::{ApiError, InspectRequest};
-use super::chat::read_body;
 
 /// Side of the tiles that are sent back; larger ones are made smaller.
 const LARGEST: u32 = 224;
@@ -25,7 +24,7 @@ const LARGEST: u32 = 224;
 /// When the request or its image cannot be used.
 pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     shared.keys.check(request.headers())?;
-    let body = read_body(request).await?;
+    let body = shared.read_body(request).await?;
     let reader = Arc::clone(&shared);
     shared.decode(move || reader.inspected(&InspectRequest::parse(&body)?)).await.map(Json)
 }

@@ -10,12 +10,12 @@ pub mod api;
 mod auth;
 mod chat;
 mod inspect;
+mod listen;
 mod metrics;
 mod page;
 mod routes;
 mod worker;
 
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,8 @@ pub struct ServeOptions {
     pub max_requests: usize,
     /// Time a request may take.
     pub timeout: Duration,
+    /// Time a client is given to send the head of a request, its body, and to take a piece of the answer.
+    pub client_timeout: Duration,
     /// Largest body of a request, bytes.
     pub max_body: usize,
     /// Most pixels of an image.
@@ -147,16 +149,15 @@ async fn listen(shared: &Arc<Shared>, stop: &Arc<Notify>, on_ready: impl FnOnce(
         tracing::info!("no more requests are taken on");
         begun.notify_one();
     };
-    let server = axum::serve(listener, routes::router(Arc::clone(shared))).with_graceful_shutdown(stopped);
+    let router = routes::router(Arc::clone(shared));
+    let server = listen::serve(listener, router, shared.options.client_timeout, stopped);
     let grace = async {
         drained.notified().await;
         tokio::time::sleep(shared.options.grace).await;
     };
     tokio::select! {
-        outcome = server.into_future() => outcome,
-        () = grace => {
-            tracing::warn!("the grace time is over; what still runs is cut off");
-            Ok(())
-        }
+        () = server => (),
+        () = grace => tracing::warn!("the grace time is over; what still runs is cut off"),
     }
+    Ok(())
 }

@@ -5,8 +5,10 @@ mod common;
 
 mod answers;
 mod bench;
+mod faults;
 mod golden;
 mod life;
+mod load;
 mod memory;
 mod page;
 mod refusals;
