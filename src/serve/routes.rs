@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,6 @@ use super::{Shared, chat, inspect, page};
 
 /// Every route of the server.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let limit = DefaultBodyLimit::max(shared.options.max_body);
     Router::new()
         .route("/", get(page::index))
         .route("/page/{part}", get(page::part))
@@ -30,7 +29,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(limit)
         .layer(middleware::from_fn(no_sniffing))
         .layer(CatchPanicLayer::new())
         .with_state(shared)
