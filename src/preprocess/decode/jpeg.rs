@@ -16,6 +16,9 @@ use mozjpeg::{ColorSpace, Decompress, Marker};
 use super::convert::{cmyk_to_rgb, collect_rgb};
 use super::{ImageError, ImageFormat, Pixels, SizeLimit, caught, orientation};
 
+/// Most scans of an image. Each goes over the whole image, though it may hold nothing; encoders write a dozen or two.
+const MAX_SCANS: usize = 100;
+
 /// How the three or four components of a JPEG become RGB.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colors {
@@ -62,6 +65,11 @@ pub(super) fn decode_samples(
     colors: Colors,
     check: impl FnOnce(u32, u32) -> Result<(), ImageError>,
 ) -> Result<Samples, ImageError> {
+    let scans = count_scans(bytes);
+    if scans > MAX_SCANS {
+        let feature = format!("it has {scans} scans, more than {MAX_SCANS}");
+        return Err(ImageError::UnsupportedFeature { format: ImageFormat::Jpeg, feature });
+    }
     let ended = Cell::new(false);
     let result = caught(ImageFormat::Jpeg, || {
         let source = Source { rest: bytes, ended: &ended };
@@ -93,6 +101,29 @@ pub(super) fn decode_samples(
         Err(error) if !ended.get() => Err(error),
         _ => Ok(samples),
     }
+}
+
+/// Scans of an image, from its markers; they stand where a byte of all ones is followed by another than 0.
+fn count_scans(bytes: &[u8]) -> usize {
+    const FILL: u8 = 0xFF;
+    const START_OF_SCAN: u8 = 0xDA;
+    const END_OF_IMAGE: u8 = 0xD9;
+    let (mut rest, mut scans) = (bytes, 0);
+    while let Some(at) = rest.iter().position(|byte| *byte == FILL) {
+        rest = &rest[at + 1..];
+        let length = match rest {
+            // No marker: padding, or a data byte of all ones. Restarts and the start of the image have no length.
+            [FILL, ..] => 0,
+            [0 | 1 | 0xD0..=0xD8, ..] => 1,
+            [] | [END_OF_IMAGE, ..] => break,
+            [marker, length @ ..] => {
+                scans += usize::from(*marker == START_OF_SCAN);
+                1 + length.first_chunk().map_or(0, |length| usize::from(u16::from_be_bytes(*length)))
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    scans
 }
 
 /// The colour space to ask libjpeg for, and its number of channels.

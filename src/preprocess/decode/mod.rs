@@ -19,6 +19,8 @@
 //! * TIFF compression by CCITT group 3, LZMA, Zstandard, `ThunderScan` or old-style JPEG, 12-bit gray
 //!   and CIE L*a*b* are refused, lossless and 12-bit JPEG as well. A few TIFF layouts that Pillow
 //!   refuses are read.
+//! * A JPEG of more than 100 scans is refused, and a TIFF whose JPEG strips share bytes of the file: they
+//!   would take hours.
 //! * [`DecodedImage::exact`] is false for the one case in which Pillow's pixels are noise.
 
 mod bmp;

@@ -3,10 +3,13 @@
 use std::io::Cursor;
 
 use image::codecs::png::PngDecoder;
-use image::{ColorType, ImageDecoder, RgbImage};
+use image::{ColorType, ImageDecoder, Limits, RgbImage};
 
 use super::convert::{clip, collect_rgb};
 use super::{ImageError, ImageFormat, Pixels, SizeLimit, from_image_crate, orientation};
+
+/// Most bytes of a colour profile, unpacked: one that has more is passed over, as all are that are there.
+const MAX_PROFILE: usize = 16 << 20;
 
 const GRAY: u8 = 0;
 const PALETTE: u8 = 3;
@@ -15,13 +18,22 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
     let fail = |error| from_image_crate(ImageFormat::Png, error);
     let header = header(bytes)?;
     limit.check(header.width, header.height)?;
-    let mut decoder = PngDecoder::new(Cursor::new(bytes)).map_err(fail)?;
+    let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), limits(bytes, &header)).map_err(fail)?;
     let orientation_tag = orientation::tag_of(decoder.exif_metadata().map_err(fail)?.as_deref());
 
     let color = decoder.color_type();
     let mut samples = vec![0; decoder.total_bytes() as usize];
     decoder.read_image(&mut samples).map_err(fail)?;
     Ok(Pixels { rgb: to_rgb(&header, color, samples)?, mode: header.mode(), orientation_tag, exact: true })
+}
+
+/// Memory for all but the pixels: chunks as they lie, one line, and the colour profile, of which a kilobyte may unpack to a
+/// megabyte.
+fn limits(bytes: &[u8], header: &Header) -> Limits {
+    let (chunks, line) = (4 * bytes.len(), 8 * (header.width as usize + 1));
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some((chunks + line + MAX_PROFILE) as u64);
+    limits
 }
 
 /// The fields of the first chunk that decide how pixels are read.
@@ -89,4 +101,37 @@ fn to_rgb(header: &Header, color: ColorType, samples: Vec<u8>) -> Result<RgbImag
         if channels < 3 { [sample(0); 3] } else { [sample(0), sample(1), sample(2)] }
     });
     Ok(collect_rgb(width, height, pixels))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn chunk(kind: &[u8], data: &[u8]) -> Vec<u8> {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(data);
+        [(data.len() as u32).to_be_bytes().as_slice(), kind, data, &crc.sum().to_be_bytes()].concat()
+    }
+
+    fn packed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// 32 KiB that become 32 MiB.
+    #[test]
+    fn a_profile_that_unpacks_to_much_is_passed_over() {
+        let profile = [b"name\0\0".as_slice(), &packed(&vec![0; 2 * MAX_PROFILE])].concat();
+        let start = b"\x89PNG\r\n\x1a\n".to_vec();
+        let ihdr = chunk(b"IHDR", b"\0\0\0\x01\0\0\0\x01\x08\0\0\0\0");
+        let rest = [chunk(b"IDAT", &packed(&[0, 7])), chunk(b"IEND", &[])].concat();
+        let file = [start, ihdr, chunk(b"iCCP", &profile), rest].concat();
+        let mut decoder = PngDecoder::with_limits(Cursor::new(&file), limits(&file, &header(&file).unwrap())).unwrap();
+        assert_eq!(decoder.icc_profile().unwrap(), None);
+        assert_eq!(decode(&file, SizeLimit(1)).unwrap().rgb.as_raw(), &[7; 3]);
+    }
 }

@@ -28,7 +28,7 @@ type Reader = Decoder<Cursor<Vec<u8>>>;
 
 pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageError> {
     let neutral = neutral::neutral(bytes)?;
-    let mut reader = Decoder::new(Cursor::new(neutral.bytes)).map_err(fail)?.with_limits(Limits::unlimited());
+    let mut reader = reader(neutral.bytes)?;
     let (width, height) = reader.dimensions().map_err(fail)?;
     limit.check(width, height)?;
     let (chunk_width, chunk_height) = reader.chunk_dimensions();
@@ -51,6 +51,13 @@ pub(super) fn decode(bytes: &[u8], limit: SizeLimit) -> Result<Pixels, ImageErro
         // Pillow swaps the bytes of compressed big-endian 32-bit samples twice and gets noise.
         exact: !(tags.big_endian && tags.bits == 32 && tags.compression != COMPRESSION_NONE),
     })
+}
+
+/// A reader whose lists of values are no longer than the file has room for; in memory a value takes 32 bytes.
+fn reader(bytes: Vec<u8>) -> Result<Reader, ImageError> {
+    let mut limits = Limits::unlimited();
+    limits.decoding_buffer_size = 32 * bytes.len();
+    Ok(Decoder::new(Cursor::new(bytes)).map_err(fail)?.with_limits(limits))
 }
 
 /// The colour map of the file: all reds, all greens, all blues, 16 bits each.

@@ -1,9 +1,7 @@
 //! A copy of a TIFF that the `tiff` crate reads as plain bands.
 
-use std::io::Cursor;
 use std::ops::Range;
 
-use ::tiff::decoder::{Decoder, Limits};
 use ::tiff::tags::Tag;
 
 use super::{ImageError, Reader, fail, malformed, truncated};
@@ -40,7 +38,7 @@ pub(super) fn reverse_bits(mut reader: Reader) -> Result<Reader, ImageError> {
             *byte = byte.reverse_bits();
         }
     }
-    Ok(Decoder::new(Cursor::new(bytes)).map_err(fail)?.with_limits(Limits::unlimited()))
+    super::reader(bytes)
 }
 
 /// Where the strips or tiles are in the file.

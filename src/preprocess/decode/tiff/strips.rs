@@ -24,6 +24,11 @@ pub(super) fn read<'a>(
     // Tables shared by all strips: a JPEG file without an image.
     let tables: Vec<u8> = reader.find_tag_unsigned_vec(Tag::JPEGTables).map_err(fail)?.unwrap_or_default();
     let chunks = neutral::chunks(reader)?;
+    // Each is read from its beginning, so many names of a long one would be read for hours.
+    let stored = chunks.iter().fold(0_usize, |sum, chunk| sum.saturating_add(chunk.len()));
+    if stored > reader.inner().get_ref().len() {
+        return Err(malformed("its strips are longer than the file"));
+    }
     let (chunk_width, chunk_height) = reader.chunk_dimensions();
     let across = tags.width.div_ceil(chunk_width);
 
