@@ -33,6 +33,7 @@ pub mod generate;
 pub mod graph;
 pub mod kernels;
 pub mod model;
+mod nearest;
 pub mod package;
 pub mod preprocess;
 pub mod prompt;

@@ -11,7 +11,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::CliError;
 use crate::graph::onnx::PluginLibrary;
-use crate::provider::{COMPONENTS, ComponentProviders, nearest};
+use crate::nearest::nearest;
+use crate::provider::{COMPONENTS, ComponentProviders};
 
 /// Keys of the file.
 const KEYS: [&str; 5] = ["provider", "provider-library", "strict", "ort-library", "threads"];

@@ -376,18 +376,6 @@ impl KnownProvider {
     }
 }
 
-/// The nearest of some names, if it is near.
-pub(crate) fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    /// Likeness below which a name is another one, of 0 to 1.
-    const NEAR: f64 = 0.8;
-    let lower = name.to_ascii_lowercase();
-    names
-        .map(|known| (strsim::jaro_winkler(&lower, &known.to_ascii_lowercase()), known))
-        .filter(|(likeness, _)| *likeness >= NEAR)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,7 +395,5 @@ mod tests {
         assert_eq!(KnownProvider::find("TensorRT").map(|provider| provider.name), Some("tensorrt"));
         assert_eq!(KnownProvider::find("CUDAExecutionProvider").map(|provider| provider.name), Some("cuda"));
         assert_eq!(KnownProvider::find("cud"), None);
-        assert_eq!(nearest("tensort", PROVIDERS.iter().map(|provider| provider.name)), Some("tensorrt"));
-        assert_eq!(nearest("VitisAI", PROVIDERS.iter().map(|provider| provider.name)), None);
     }
 }

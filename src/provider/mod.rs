@@ -15,7 +15,6 @@ mod register;
 mod spec;
 pub mod tensorrt;
 
-pub(crate) use catalogue::nearest;
 pub use catalogue::{KnownProvider, known_providers};
 pub(crate) use components::COMPONENTS;
 pub use components::ComponentProviders;

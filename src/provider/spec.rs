@@ -3,8 +3,9 @@
 use std::str::FromStr;
 
 use super::ProviderError;
-use super::catalogue::{KnownProvider, known_providers, nearest};
+use super::catalogue::{KnownProvider, known_providers};
 use super::tensorrt::{TENSORRT, check_options};
+use crate::nearest::nearest;
 
 /// Execution providers in order of preference.
 #[derive(Clone, Debug, PartialEq, Eq)]

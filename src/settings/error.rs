@@ -15,8 +15,8 @@ pub enum ChoiceError {
         name: String,
         /// The presets there are.
         presets: Vec<String>,
-        /// The one whose name is nearest.
-        nearest: String,
+        /// The one whose name is near, if one is.
+        nearest: Option<String>,
         /// Whether those of a package are among them.
         has_package: bool,
     },
@@ -112,8 +112,10 @@ impl ChoiceError {
     pub fn hint(&self, spelt: Spelling) -> Option<String> {
         Some(match self {
             Self::UnknownPreset { nearest, has_package, .. } => {
-                let more = if *has_package { "" } else { "; --model DIR adds the package's" };
-                format!("the nearest name is {nearest}{more}")
+                let nearest = nearest.as_ref().map(|nearest| format!("the nearest name is {nearest}"));
+                let more = (!has_package).then(|| "--model DIR adds the package's".to_owned());
+                let hints: Vec<String> = nearest.into_iter().chain(more).collect();
+                return (!hints.is_empty()).then(|| hints.join("; "));
             }
             Self::NotSampling { .. } | Self::SamplingWithBeams { .. } => "leave one of them out".to_owned(),
             Self::NoBeams { .. } => format!("leave it out, or pass {} 2 or more", spelt("num_beams")),

@@ -174,14 +174,6 @@ impl ImageChoices {
     }
 }
 
-/// The one of some names that is closest to `name`, however far that is.
-pub(crate) fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    // This measure also knows an abbreviation, which the number of edits does not.
-    let distance = |known: &str| 1.0 - strsim::jaro_winkler(&name, known);
-    known.iter().min_by(|a, b| distance(a).total_cmp(&distance(b))).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

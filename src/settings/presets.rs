@@ -5,8 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{ChoiceError, closest};
+use super::ChoiceError;
 use crate::generate::EarlyStopping;
+use crate::nearest::nearest;
 use crate::package::{DefaultPresets, MANIFEST_FILE, Package, PackageError, Preset, Tiling};
 use crate::preprocess::Orientation;
 
@@ -214,10 +215,9 @@ impl Presets {
 
     fn unknown(&self, name: &str) -> ChoiceError {
         let names = self.names();
-        let nearest = closest(name, &names).unwrap_or_default();
         ChoiceError::UnknownPreset {
             name: name.to_owned(),
-            nearest: nearest.to_owned(),
+            nearest: nearest(name, names.iter().copied()).map(str::to_owned),
             presets: names.into_iter().map(str::to_owned).collect(),
             has_package: self.has_package,
         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::ApiError;
-use crate::settings::closest;
+use crate::nearest::nearest;
 
 /// The fields of an object that were not taken yet. `null` is the same as absent.
 pub(super) struct Fields {
@@ -117,7 +117,7 @@ impl Fields {
         let Some(name) = self.left.iter().find(|(_, value)| !value.is_null()).map(|(name, _)| name) else {
             return Ok(());
         };
-        let nearest = closest(name, &self.known);
+        let nearest = nearest(name, self.known.iter().copied());
         let hint = nearest.map_or(String::new(), |nearest| format!("; the nearest known name is {nearest}"));
         let message = format!("unknown field {}{hint}", shortened(name));
         Err(ApiError { code: "unknown_parameter", ..ApiError::field(self.path(&shortened(name)), message) })
