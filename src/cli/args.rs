@@ -65,7 +65,7 @@ pub(super) enum Command {
     /// Check what works on this machine, and say how to mend what does not
     Doctor(DoctorArgs),
     /// Check a package: the hash of every file, and its graphs against recorded results
-    Verify(VerifyArgs),
+    Verify(PackageArgs),
     /// Measure the stages of a call on this machine, or a running server under load
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<BenchArgs>),
@@ -86,7 +86,7 @@ impl Command {
             // A server has its own.
             Self::Bench(args) => args.server.server.is_none().then_some(&mut args.runtime),
             Self::Engine(args) => Some(match &mut args.command {
-                EngineCommand::Build(args) => &mut args.runtime,
+                EngineCommand::Build(args) => &mut args.package.runtime,
                 EngineCommand::Show(args) => &mut args.runtime,
             }),
             Self::Serve(args) => Some(&mut args.runtime),
@@ -293,8 +293,9 @@ pub(super) struct DoctorArgs {
     pub(super) runtime: RuntimeArgs,
 }
 
+/// A package that is looked at.
 #[derive(Debug, Args)]
-pub(super) struct VerifyArgs {
+pub(super) struct PackageArgs {
     /// Folder of the model package
     #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
     pub(super) model: PathBuf,
@@ -437,32 +438,14 @@ pub(super) enum EngineCommand {
     /// Build the engines of all graphs that --provider puts on TensorRT, which takes minutes
     Build(EngineBuildArgs),
     /// Say what shapes the engines are for, where they are kept, and whether those that are kept fit
-    Show(EngineShowArgs),
+    Show(PackageArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct EngineBuildArgs {
-    /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
-    pub(super) model: PathBuf,
     /// Build also those that fit, and in the place of those that do not
     #[arg(long)]
     pub(super) force: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
     #[command(flatten)]
-    pub(super) runtime: RuntimeArgs,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct EngineShowArgs {
-    /// Folder of the model package
-    #[arg(long, value_name = "DIR", env = "VINTERN_MODEL", hide_env_values = true)]
-    pub(super) model: PathBuf,
-    /// Print one JSON object
-    #[arg(long)]
-    pub(super) json: bool,
-    #[command(flatten)]
-    pub(super) runtime: RuntimeArgs,
+    pub(super) package: PackageArgs,
 }

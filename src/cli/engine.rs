@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::args::{EngineArgs, EngineBuildArgs, EngineCommand, EngineShowArgs, RuntimeArgs};
+use super::args::{EngineArgs, EngineBuildArgs, EngineCommand, PackageArgs};
 use super::error::CliError;
 use super::output::{note, print_json};
 use super::progress::Progress;
@@ -78,14 +78,14 @@ pub(super) fn run(args: &EngineArgs) -> Result<(), CliError> {
     }
 }
 
-fn show(args: &EngineShowArgs) -> Result<(), CliError> {
-    let planned = Planned::open(&args.model, &args.runtime)?;
+fn show(args: &PackageArgs) -> Result<(), CliError> {
+    let planned = Planned::open(args)?;
     let graphs = planned.plans.iter().map(|(component, plan)| GraphReport::new(*component, plan)).collect();
     planned.finish(graphs, args.json)
 }
 
 fn build(args: &EngineBuildArgs) -> Result<(), CliError> {
-    let planned = Planned::open(&args.model, &args.runtime)?;
+    let planned = Planned::open(&args.package)?;
     // That TensorRT is there comes before anything is removed.
     for (component, _) in &planned.plans {
         try_provider(&planned.library, &planned.providers.of(*component).entries()[0])?;
@@ -103,7 +103,7 @@ fn build(args: &EngineBuildArgs) -> Result<(), CliError> {
     let not_kept: Vec<&str> =
         graphs.iter().filter(|graph| graph.state == "not kept").map(|graph| graph.graph).collect();
     let missing = not_kept.join(", ");
-    planned.finish(graphs, args.json)?;
+    planned.finish(graphs, args.package.json)?;
     if missing.is_empty() {
         Ok(())
     } else {
@@ -112,7 +112,8 @@ fn build(args: &EngineBuildArgs) -> Result<(), CliError> {
 }
 
 impl Planned {
-    fn open(model: &Path, runtime: &RuntimeArgs) -> Result<Self, CliError> {
+    fn open(args: &PackageArgs) -> Result<Self, CliError> {
+        let PackageArgs { model, runtime, .. } = args;
         let providers = runtime.providers()?;
         if Component::ALL.iter().all(|component| providers.of(*component).entries()[0].tensorrt_options().is_none()) {
             let usual = "--provider vision=tensorrt,decoder=cuda is the usual set-up";

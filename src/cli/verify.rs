@@ -7,7 +7,7 @@ use ndarray::{ArrayView1, ArrayViewD, Axis, IxDyn, s};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
-use super::args::VerifyArgs;
+use super::args::PackageArgs;
 use super::error::CliError;
 use super::output::{note, print_json};
 use super::progress::Progress;
@@ -51,7 +51,7 @@ struct Difference {
 ///
 /// # Errors
 /// When a file differs from its hash, or a graph's results from the recorded ones.
-pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
+pub(super) fn run(args: &PackageArgs) -> Result<(), CliError> {
     let package = Package::open(&args.model)?;
     let progress = Progress::new();
     let (files, bytes) = check_hashes(&package, &progress)?;
