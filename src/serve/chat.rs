@@ -16,12 +16,11 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::api::{ApiError, ChatRequest, ImageFile, Reply, on_one_line};
+use super::Shared;
+use super::api::{ApiError, ChatRequest, Reply};
 use super::worker::{Running, Update};
-use super::{EngineFacts, Shared};
-use crate::engine::{self, Completion, TiledImage};
+use crate::engine::{self, Completion};
 use crate::generate::FinishReason;
-use crate::settings::ImageOptions;
 
 /// Chunks that may wait for a slow reader before the server holds them back.
 const CHUNKS: usize = 64;
@@ -128,51 +127,9 @@ impl Shared {
         let served = &self.options.model;
         let model = request.model.as_ref().unwrap_or(served);
         self.check_model(model).map_err(|error| ApiError { param: Some("model".to_owned()), ..error })?;
-        let conversation = request.conversation;
-        let presets = self.presets.choose(request.preset.as_deref())?;
-        let preset = presets.of_call(!conversation.images.is_empty());
-        let options = request.images.resolve(self.engine.tile_size, self.options.max_image_pixels, preset)?;
-        Ok(Asked {
-            request: engine::Request {
-                question: conversation.question,
-                images: self.engine.read_images(&conversation.images, &options)?,
-                history: (!conversation.history.is_empty()).then_some(conversation.history),
-                template: None,
-                system_message: conversation.system,
-                settings: request.generation.resolve(preset, self.engine.max_rows)?,
-                stop: request.stop,
-            },
-            stream: request.stream,
-            reply: Reply::new(served.clone(), request.return_token_ids, request.include_usage),
-        })
-    }
-}
-
-impl EngineFacts {
-    /// Decodes images and cuts them into tiles, until they are more than a prompt can hold.
-    ///
-    /// # Errors
-    /// The image that is none, or one too many.
-    pub(super) fn read_images(&self, files: &[ImageFile], options: &ImageOptions) -> Result<Vec<TiledImage>, ApiError> {
-        let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
-        for file in files {
-            let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);
-            let image = image.map_err(|error| ApiError {
-                code: "invalid_image",
-                ..ApiError::field(&file.path, on_one_line(&error))
-            })?;
-            tiles += image.tiles().len();
-            if tiles * self.tokens_per_tile > self.max_length {
-                let message = format!(
-                    "{tiles} tiles of images are {} tokens, the model takes {} in all; send fewer images or lower max_tiles",
-                    tiles * self.tokens_per_tile,
-                    self.max_length
-                );
-                return Err(ApiError { code: "context_length_exceeded", ..ApiError::field(&file.path, message) });
-            }
-            images.push(image);
-        }
-        Ok(images)
+        let reply = Reply::new(served.clone(), request.return_token_ids, request.include_usage);
+        let stream = request.stream;
+        Ok(Asked { request: self.reader.read(request)?, stream, reply })
     }
 }
 

@@ -31,17 +31,15 @@ pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request)
 
 impl Shared {
     fn inspected(&self, request: &InspectRequest) -> Result<Value, ApiError> {
-        let presets = self.presets.choose(request.preset.as_deref())?;
-        let preset = presets.of_call(true);
-        let options = request.images.resolve(self.engine.tile_size, self.options.max_image_pixels, preset)?;
-        let image = self.engine.read_images(std::slice::from_ref(&request.image), &options)?.remove(0);
+        let image = self.reader.read_tiles(request)?;
+        let limits = self.reader.limits();
         let tiles = image.tiles().iter().map(as_data_url).collect::<Result<Vec<String>, ApiError>>()?;
         let grid = image.grid();
         Ok(json!({
             "grid": {"columns": grid.columns, "rows": grid.rows},
             "thumbnail": tiles.len() > (grid.columns * grid.rows) as usize,
-            "tile_size": self.engine.tile_size,
-            "image_tokens": tiles.len() * self.engine.tokens_per_tile,
+            "tile_size": limits.tile_size,
+            "image_tokens": tiles.len() * limits.tokens_per_tile,
             "tiles": tiles,
         }))
     }

@@ -13,6 +13,7 @@ mod inspect;
 mod listen;
 mod metrics;
 mod page;
+mod reader;
 mod routes;
 mod worker;
 
@@ -28,10 +29,12 @@ use tokio::sync::Notify;
 use crate::engine::{Engine, EngineConfig};
 use crate::settings::Presets;
 
-use api::ApiError;
+use api::{ApiError, shortened};
 use auth::Keys;
 use metrics::Metrics;
 use worker::Worker;
+
+pub use reader::{Limits, RequestReader};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -59,8 +62,7 @@ pub struct ServeOptions {
 /// What all handlers share.
 struct Shared {
     options: ServeOptions,
-    engine: EngineFacts,
-    presets: Presets,
+    reader: RequestReader,
     keys: Keys,
     metrics: Arc<Metrics>,
     worker: Worker,
@@ -79,18 +81,9 @@ impl Shared {
         if name == served {
             return Ok(());
         }
-        let message = format!("the model {name:?} does not exist; this server has {served:?}");
+        let message = format!("the model {:?} does not exist; this server has {served:?}", shortened(name));
         Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
     }
-}
-
-/// What the handlers know of the engine.
-struct EngineFacts {
-    tile_size: u32,
-    tokens_per_tile: usize,
-    /// Tokens of a prompt and its answer.
-    max_length: usize,
-    max_rows: usize,
 }
 
 /// Serves until `stop` is told; then takes on nothing more, and ends when what runs is done or its grace time is over.
@@ -107,20 +100,13 @@ pub fn serve(
     on_ready: impl FnOnce(SocketAddr),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let sizes = &engine.manifest().architecture;
-    let facts = EngineFacts {
-        tile_size: sizes.image_size,
-        tokens_per_tile: sizes.tokens_per_tile,
-        max_length: sizes.max_length,
-        max_rows: config.max_rows,
-    };
+    let limits = Limits::new(engine.manifest(), config.max_rows, options.max_image_pixels);
     let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
     metrics.cache_budget.set(config.most_cache_bytes(engine.manifest()) as i64);
     let (worker, thread) = Worker::start(engine, options.max_requests, Arc::clone(&metrics), Arc::clone(stop))?;
     let shared = Arc::new(Shared {
         keys: Keys::new(&options.keys),
-        engine: facts,
-        presets,
+        reader: RequestReader::new(presets, limits),
         metrics,
         worker,
         decoding: tokio::sync::Semaphore::new(2),

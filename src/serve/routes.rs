@@ -58,7 +58,8 @@ async fn model(
 
 fn described(shared: &Shared) -> Value {
     let presets: Vec<Value> = shared
-        .presets
+        .reader
+        .presets()
         .list()
         .iter()
         .map(|preset| json!({"name": preset.name, "description": preset.description, "settings": preset.settings}))

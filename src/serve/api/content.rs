@@ -6,7 +6,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
 use super::ApiError;
-use super::fields::{Fields, found};
+use super::fields::{Fields, found, shortened};
 use crate::prompt::{IMAGE_MARK, Turn};
 
 /// Base64 with or without padding.
@@ -45,20 +45,25 @@ struct Message {
     path: String,
     role: String,
     text: String,
+    /// Images it shows.
+    shown: usize,
 }
 
 /// Reads `messages`: a system message or none, then questions and answers in turn, a question last.
 ///
 /// # Errors
-/// The first message that does not fit, or an image that cannot be had.
+/// The first message that does not fit, an image that cannot be had, or a mark that is for no image of its message.
 pub(super) fn conversation(messages: Value) -> Result<Conversation, ApiError> {
     let Value::Array(messages) = messages else {
         return Err(ApiError::field("messages", format!("expected a list, found {}", found(&messages))));
     };
     let mut conversation = Conversation::default();
-    let mut open: Option<String> = None;
+    let (mut open, mut strayed) = (None, None);
     for (index, value) in messages.into_iter().enumerate() {
         let message = message(value, format!("messages[{index}]"), &mut conversation.images)?;
+        if message.text.matches(IMAGE_MARK).count() != message.shown {
+            strayed.get_or_insert_with(|| format!("{}.content", message.path));
+        }
         match (message.role.as_str(), open.take()) {
             ("system" | "developer", None) if index == 0 => conversation.system = Some(message.text),
             ("user", None) => open = Some(message.text),
@@ -71,10 +76,16 @@ pub(super) fn conversation(messages: Value) -> Result<Conversation, ApiError> {
                     (0, None) => "system or user: it is the first message",
                     (_, None) => "user: the message before it is an answer",
                 };
-                let message_path = format!("{}.role", message.path);
-                return Err(ApiError::field(message_path, format!("expected the role {expected}; found {role:?}")));
+                let problem = format!("expected the role {expected}; found {:?}", shortened(role));
+                return Err(ApiError::field(format!("{}.role", message.path), problem));
             }
         }
+    }
+    // The first mark of all gets the first image, whichever message shows it.
+    if let Some(path) = strayed.filter(|_| !conversation.images.is_empty()) {
+        let message =
+            format!("the text has {IMAGE_MARK} marks, and the images are shown elsewhere; leave the marks out");
+        return Err(ApiError::field(path, message));
     }
     conversation.question =
         open.ok_or_else(|| ApiError::field("messages", "the last message must be a question, of role user"))?;
@@ -85,7 +96,7 @@ fn message(value: Value, path: String, images: &mut Vec<ImageFile>) -> Result<Me
     let mut fields = Fields::new(value, &path)?;
     let role = fields.text(&["role"])?;
     let role = role.ok_or_else(|| ApiError::field(fields.path("role"), "a message needs a role"))?;
-    let content_path = fields.path("content");
+    let (content_path, before) = (fields.path("content"), images.len());
     let text = match fields.take(&["content"])? {
         Some((_, Value::String(text))) => text,
         Some((_, Value::Array(parts))) => parts_of(parts, &content_path, role == "user", images)?,
@@ -100,7 +111,7 @@ fn message(value: Value, path: String, images: &mut Vec<ImageFile>) -> Result<Me
     let empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     fields.neutral("tool_calls", empty, "the model calls no tools")?;
     fields.finish()?;
-    Ok(Message { path, role, text })
+    Ok(Message { path, role, text, shown: images.len() - before })
 }
 
 /// The text of a list of parts. An image becomes a mark, parted from its neighbours by line breaks: an image before a
@@ -129,7 +140,7 @@ fn parts_of(parts: Vec<Value>, path: &str, may_show: bool, images: &mut Vec<Imag
                 return Err(ApiError::field(fields.path("type"), "only messages of role user show images"));
             }
             kind => {
-                let message = format!("expected text or image_url, found {kind:?}");
+                let message = format!("expected text or image_url, found {:?}", shortened(kind));
                 return Err(ApiError::field(fields.path("type"), message));
             }
         }

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::fields::shortened;
 use crate::engine::EngineError;
 use crate::generate::SettingsError;
 use crate::settings::ChoiceError;
@@ -79,7 +80,10 @@ fn spelt(choice: &str) -> String {
 }
 
 impl From<ChoiceError> for ApiError {
-    fn from(error: ChoiceError) -> Self {
+    fn from(mut error: ChoiceError) -> Self {
+        if let ChoiceError::UnknownPreset { name, .. } = &mut error {
+            *name = shortened(name);
+        }
         let message = match error.hint(spelt) {
             Some(hint) => format!("{}; {hint}", error.message(spelt)),
             None => error.message(spelt),

@@ -1,5 +1,6 @@
 //! The fields of a JSON object, taken out one by one; what is left over was not understood.
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 use super::ApiError;
@@ -23,6 +24,10 @@ impl Fields {
         let path = path.into();
         match value {
             Value::Object(left) => Ok(Self { left, path, known: Vec::new() }),
+            other if path.is_empty() => {
+                let message = format!("the body: expected an object, found {}", kind_of(&other));
+                Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", message))
+            }
             other => Err(ApiError::field(path, format!("expected an object, found {}", kind_of(&other)))),
         }
     }
@@ -119,7 +124,7 @@ impl Fields {
         };
         let nearest = nearest(name, self.known.iter().copied());
         let hint = nearest.map_or(String::new(), |nearest| format!("; the nearest known name is {nearest}"));
-        let message = format!("unknown field {}{hint}", shortened(name));
+        let message = format!("unknown field {:?}{hint}", shortened(name));
         Err(ApiError { code: "unknown_parameter", ..ApiError::field(self.path(&shortened(name)), message) })
     }
 }
@@ -150,7 +155,8 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-fn shortened(text: &str) -> String {
+/// The beginning of a text, for a message.
+pub(in crate::serve) fn shortened(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -14,5 +14,6 @@ pub use chat::ChatRequest;
 pub use content::{Conversation, ImageFile};
 pub use error::ApiError;
 pub(super) use error::on_one_line;
+pub(super) use fields::shortened;
 pub use inspect::InspectRequest;
 pub use response::Reply;

@@ -91,6 +91,31 @@ fn neutral_filters_ask_for_no_sampling() {
     assert_eq!((sampling.top_p, sampling.seed), (Some(0.9), Some(4)));
 }
 
+/// Whatever the request holds, and on one line.
+#[test]
+fn a_refusal_is_short() {
+    let long = "\n<long>".repeat(10_000);
+    for (fields, param) in [
+        (json!({"messages": [{"role": long, "content": "a"}]}), "messages[0].role"),
+        (json!({"messages": [{"role": "user", "content": [{"type": long}]}]}), "messages[0].content[0].type"),
+        (json!({"stop": {"a": long}}), "stop"),
+        (json!({"early_stopping": long}), "early_stopping"),
+    ] {
+        let (found, message) = refused(fields);
+        assert_eq!(found, param);
+        assert!(message.len() < 500 && !message.contains('\n'), "{message}");
+    }
+    let (param, message) = refused(json!({long.as_str(): 1}));
+    assert!(param.len() < 500 && message.len() < 500 && !message.contains('\n'), "{param} {message}");
+}
+
+/// `param` is a field's name or null, not an empty text.
+#[test]
+fn a_body_that_is_no_object_has_no_field_at_fault() {
+    let error = ChatRequest::parse(b"[]").unwrap_err();
+    assert_eq!((error.param, error.message.as_str()), (None, "the body: expected an object, found a list"));
+}
+
 const PIXEL: &str = "data:image/png;base64,AAAA";
 
 fn messages(messages: Value) -> Result<super::Conversation, ApiError> {
@@ -118,6 +143,25 @@ fn images_stand_where_they_are_shown() {
     let mixed = shown(json!([image, image, text("one <image> only")])).unwrap_err();
     assert_eq!(mixed.param.unwrap(), "messages[0].content");
     assert!(mixed.message.contains("1 <image> mark(s) for 2 image(s)"), "{}", mixed.message);
+}
+
+/// The engine gives the first mark of a prompt the first image, so a mark elsewhere would take it.
+#[test]
+fn a_mark_without_an_image_is_refused_beside_images() {
+    let image = json!([{"type": "image_url", "image_url": {"url": PIXEL}}, {"type": "text", "text": "q"}]);
+    let turn = |role: &str, content: Value| json!({"role": role, "content": content});
+    let mark = || json!("what is <image>?");
+    for (turns, at) in [
+        ([turn("system", mark()), turn("user", image.clone())].to_vec(), 0),
+        ([turn("user", mark()), turn("assistant", json!("a")), turn("user", image.clone())].to_vec(), 0),
+        ([turn("user", image.clone()), turn("assistant", mark()), turn("user", json!("q"))].to_vec(), 1),
+        ([turn("user", image.clone()), turn("assistant", json!("a")), turn("user", mark())].to_vec(), 2),
+    ] {
+        let refused = messages(json!(turns)).unwrap_err();
+        assert_eq!(refused.param, Some(format!("messages[{at}].content")), "{}", refused.message);
+    }
+    let without_images = [turn("user", mark()), turn("assistant", mark()), turn("user", mark())];
+    assert!(messages(json!(without_images)).is_ok());
 }
 
 #[test]

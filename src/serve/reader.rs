@@ -1,0 +1,119 @@
+//! From requests as they are written to what the engine takes.
+
+use super::api::{ApiError, ChatRequest, ImageFile, InspectRequest, on_one_line};
+use crate::engine::{self, TiledImage};
+use crate::package::Manifest;
+use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
+
+/// Makes requests for the engine; knows its limits, not the engine itself.
+pub struct RequestReader {
+    presets: Presets,
+    limits: Limits,
+}
+
+/// What a request has to keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Side of a tile in pixels.
+    pub tile_size: u32,
+    /// Tokens of a tile.
+    pub tokens_per_tile: usize,
+    /// Tokens of a prompt and its answer.
+    pub max_length: usize,
+    /// Most beams or samples.
+    pub max_rows: usize,
+    /// Most pixels of an image.
+    pub max_image_pixels: u64,
+}
+
+impl Limits {
+    /// Those of a package's model; `max_rows` and `max_image_pixels` are the server's.
+    pub fn new(manifest: &Manifest, max_rows: usize, max_image_pixels: u64) -> Self {
+        let sizes = &manifest.architecture;
+        Self {
+            tile_size: sizes.image_size,
+            tokens_per_tile: sizes.tokens_per_tile,
+            max_length: sizes.max_length,
+            max_rows,
+            max_image_pixels,
+        }
+    }
+}
+
+impl RequestReader {
+    /// Reads requests that may name one of `presets`.
+    pub fn new(presets: Presets, limits: Limits) -> Self {
+        Self { presets, limits }
+    }
+
+    /// The presets a request may name.
+    pub fn presets(&self) -> &Presets {
+        &self.presets
+    }
+
+    /// What a request has to keep to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The request as the engine takes it: settings of its preset and its own, images decoded and cut into tiles.
+    ///
+    /// # Errors
+    /// 400 with the field that is out of its range, in conflict with another, or an image that is none.
+    pub fn read(&self, request: ChatRequest) -> Result<engine::Request, ApiError> {
+        let conversation = request.conversation;
+        let presets = self.presets.choose(request.preset.as_deref())?;
+        let preset = presets.of_call(!conversation.images.is_empty());
+        let options = self.image_options(&request.images, preset)?;
+        Ok(engine::Request {
+            question: conversation.question,
+            images: self.images(&conversation.images, &options)?,
+            history: (!conversation.history.is_empty()).then_some(conversation.history),
+            template: None,
+            system_message: conversation.system,
+            settings: request.generation.resolve(preset, self.limits.max_rows)?,
+            stop: request.stop,
+        })
+    }
+
+    /// The tiles of an image.
+    ///
+    /// # Errors
+    /// 400 with the field at fault.
+    pub fn read_tiles(&self, request: &InspectRequest) -> Result<TiledImage, ApiError> {
+        let presets = self.presets.choose(request.preset.as_deref())?;
+        let options = self.image_options(&request.images, presets.of_call(true))?;
+        Ok(self.images(std::slice::from_ref(&request.image), &options)?.remove(0))
+    }
+
+    fn image_options(&self, choices: &ImageChoices, preset: &PresetValues) -> Result<ImageOptions, ApiError> {
+        Ok(choices.resolve(self.limits.tile_size, self.limits.max_image_pixels, preset)?)
+    }
+
+    /// Decodes images and cuts them into tiles, until they are more than a prompt can hold.
+    ///
+    /// # Errors
+    /// The image that is none, or one too many.
+    fn images(&self, files: &[ImageFile], options: &ImageOptions) -> Result<Vec<TiledImage>, ApiError> {
+        let Limits { tokens_per_tile, max_length, .. } = self.limits;
+        let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
+        for file in files {
+            let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);
+            let image = image.map_err(|error| ApiError {
+                code: "invalid_image",
+                ..ApiError::field(&file.path, on_one_line(&error))
+            })?;
+            tiles += image.tiles().len();
+            let tokens = tiles * tokens_per_tile;
+            if tokens > max_length {
+                let message = format!(
+                    "{tiles} tiles of images are {tokens} tokens, the model takes {max_length} in all; send fewer images \
+                     or lower max_tiles"
+                );
+                return Err(ApiError { code: "context_length_exceeded", ..ApiError::field(&file.path, message) });
+            }
+            images.push(image);
+        }
+        Ok(images)
+    }
+}
