@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             strategy: Strategy::Greedy,
         },
         stop: Vec::new(),
+        logprobs: None,
     };
     let completion = engine.run(request, &Interrupt::new(), |event| {
         if let Event::Text { text, .. } = event {

@@ -49,6 +49,7 @@ fn requests(tile_size: u32) -> Vec<Request> {
         system_message: None,
         settings,
         stop: Vec::new(),
+        logprobs: None,
     };
     let beams =
         |num_beams| Strategy::Beam(BeamSearch { num_beams, length_penalty: 1.0, early_stopping: EarlyStopping::False });

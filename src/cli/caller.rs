@@ -144,6 +144,7 @@ impl<'a> Caller<'a> {
             system_message: self.args.prompt.system.clone(),
             settings: ask.settings,
             stop: self.args.generation.stop.clone(),
+            logprobs: None,
         };
         self.running.set(Some(interrupt.clone()));
         let progress = &self.progress;

@@ -37,7 +37,7 @@ pub use error::EngineError;
 pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledImage, Timings, Usage};
 
 use budget::Budget;
-use group::Group;
+use group::{Group, Told};
 use image_cache::ImageCache;
 use rows::{Position, RowContents};
 
@@ -165,7 +165,7 @@ impl Engine {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
     }
 
@@ -329,16 +329,16 @@ impl Engine {
         if !goes_on {
             return self.finish(group, on_event);
         }
-        if let Some(text) = group.settled_text() {
-            on_event(Event::Text { id: group.id, text });
+        if let Some(Told { text, logprobs }) = group.settled_text() {
+            on_event(Event::Text { id: group.id, text, logprobs });
         }
         self.running.push(group);
     }
 
     fn finish(&self, mut group: Group, on_event: &mut dyn FnMut(Event)) {
-        let (text, completion) = group.complete(&self.tokenizer);
+        let (Told { text, logprobs }, completion) = group.complete(&self.tokenizer);
         if !text.is_empty() {
-            on_event(Event::Text { id: group.id, text });
+            on_event(Event::Text { id: group.id, text, logprobs });
         }
         on_event(Event::Finished { id: group.id, completion: Box::new(completion) });
     }

@@ -7,7 +7,7 @@ use super::group::{Group, SettledText};
 use super::request::{Request, RequestId, TiledImage, Timings, Usage};
 use super::rows::Position;
 use super::{Engine, EngineError};
-use crate::generate::{self, GenerationSettings, StopRule, Strategy, TokenId};
+use crate::generate::{self, GenerationSettings, Search, StopRule, Strategy, TokenId};
 use crate::graph::Interrupt;
 use crate::package::Tokens;
 use crate::prompt::{
@@ -77,11 +77,10 @@ impl Engine {
             });
         }
         let stop = StopStrings::new(request.stop)?;
-        let rule = (!stop.is_empty()).then(|| {
-            let tokenizer = Arc::clone(&self.tokenizer);
-            Box::new(StopText { tokenizer, stop: stop.clone() }) as Box<dyn StopRule>
-        });
-        let text = (settings.num_return_sequences == 1).then(|| SettledText::new(self.tokenizer.text_stream(&stop)));
+        let with_logprobs = request.logprobs.is_some();
+        let text =
+            (settings.num_return_sequences == 1).then(|| SettledText::new(&self.tokenizer, &stop, with_logprobs));
+        let search = self.search(&settings, &stop, request.logprobs)?;
         Ok(Group {
             id,
             interrupt: interrupt.clone(),
@@ -90,12 +89,13 @@ impl Engine {
             images: request.images,
             max_rows,
             capacity,
-            search: generate::start(&settings, self.manifest.tokens.eos, rule)?,
+            search,
             rows: Vec::new(),
             keeps_rows: matches!(settings.strategy, Strategy::Beam(_)) && !stop.is_empty(),
             spare: Vec::new(),
             pending: Vec::new(),
             text,
+            with_logprobs,
             stop,
             question,
             surplus_marks: expanded.surplus_marks,
@@ -112,6 +112,24 @@ impl Engine {
             Some(tile) => Err(EngineError::TileSize { found: tile.width(), expected }),
             None => Ok(()),
         }
+    }
+
+    /// A search that ends at one of `stop`; `logprobs`: how many of each step's best are recorded, if any.
+    fn search(
+        &self,
+        settings: &GenerationSettings,
+        stop: &StopStrings,
+        logprobs: Option<usize>,
+    ) -> Result<Box<dyn Search>, EngineError> {
+        let rule = (!stop.is_empty()).then(|| {
+            let tokenizer = Arc::clone(&self.tokenizer);
+            Box::new(StopText { tokenizer, stop: stop.clone() }) as Box<dyn StopRule>
+        });
+        let mut search = generate::start(settings, self.manifest.tokens.eos, rule)?;
+        if let Some(count) = logprobs {
+            search.record_logprobs(count);
+        }
+        Ok(search)
     }
 
     /// The message asked for; else the package's, unless another template than the package's was asked for.

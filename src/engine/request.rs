@@ -6,7 +6,7 @@ use image::RgbImage;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::generate::{FinishReason, GenerationSettings, TokenId};
+use crate::generate::{FinishReason, GenerationSettings, TokenId, TokenLogprob};
 use crate::preprocess::{self, DecodeOptions, DecodedImage, Grid, ImageError, Tiling, TilingOptions};
 use crate::prompt::{Template, Turn};
 
@@ -28,6 +28,8 @@ pub struct Request {
     pub settings: GenerationSettings,
     /// Texts that end the answer; the answer is cut before the first one.
     pub stop: Vec<String>,
+    /// Asks for the log-probabilities of the answer's tokens, and of this many of the likeliest tokens at each place.
+    pub logprobs: Option<usize>,
 }
 
 /// An image cut into tiles.
@@ -118,6 +120,8 @@ pub enum Event {
         id: RequestId,
         /// Text that follows what was told before.
         text: String,
+        /// Where they were asked for, the log-probabilities of the tokens of which this text is the first to be told.
+        logprobs: Vec<TokenLogprob>,
     },
     /// The request is done.
     Finished {
@@ -166,6 +170,9 @@ pub struct Answer {
     pub text: String,
     /// Generated ids; the eos that ended the answer is the last one.
     pub token_ids: Vec<TokenId>,
+    /// The log-probabilities of the tokens that `text` is made of, where they were asked for. Special tokens and what was
+    /// stripped or cut off leave none; see [`TokenSpans`](crate::prompt::TokenSpans).
+    pub logprobs: Option<Vec<TokenLogprob>>,
     /// Beam search: the score the hypotheses were ranked by.
     pub score: Option<f32>,
     /// Why the answer ends.

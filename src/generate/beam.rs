@@ -10,12 +10,13 @@ use ndarray::ArrayView2;
 
 use super::hypotheses::Hypotheses;
 use super::logits::{LogitsBatch, LogitsRow, Normalizer};
+use super::logprobs::{Recorder, RowLogprobs};
 use super::processors::{Edits, Processors};
 use super::search::common_prefix;
 use super::top_candidates::{Candidate, TopCandidates};
 use super::{
     Advance, BeamSearch, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search, SearchError, StopRule,
-    TokenId,
+    TokenId, TokenLogprob,
 };
 
 /// The sum that all beams but the first start with: the first step then continues one beam, not B
@@ -27,10 +28,20 @@ const UNREACHABLE: f32 = -1e9;
 const WIDEST: usize = 16;
 
 /// A running sequence.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Beam {
     tokens: Vec<TokenId>,
+    logprobs: Vec<TokenLogprob>,
     sum: f32,
+}
+
+/// The logits of a beam.
+#[derive(Clone)]
+struct BeamRow<'a> {
+    row: LogitsRow<'a>,
+    normalizer: Normalizer,
+    /// Where they are recorded.
+    logprobs: Option<RowLogprobs<'a>>,
 }
 
 /// A beam of the next step.
@@ -38,6 +49,7 @@ struct Extension {
     parent: usize,
     token: TokenId,
     sum: f32,
+    logprob: Option<TokenLogprob>,
 }
 
 /// The search over B beams, B at least 2.
@@ -59,6 +71,7 @@ pub(super) struct BeamGroup {
     edits: Vec<Edits>,
     top: TopCandidates,
     candidate_tokens: Vec<TokenId>,
+    recorder: Option<Recorder>,
 }
 
 impl BeamGroup {
@@ -68,7 +81,7 @@ impl BeamGroup {
         eos: TokenId,
         stop: Option<Box<dyn StopRule>>,
     ) -> Self {
-        let start = |number| Beam { tokens: Vec::new(), sum: if number == 0 { 0.0 } else { UNREACHABLE } };
+        let start = |number| Beam { sum: if number == 0 { 0.0 } else { UNREACHABLE }, ..Beam::default() };
         Self {
             num_beams: beam.num_beams,
             num_return_sequences: settings.num_return_sequences,
@@ -85,16 +98,23 @@ impl BeamGroup {
             edits: (0..beam.num_beams).map(|_| Edits::default()).collect(),
             top: TopCandidates::default(),
             candidate_tokens: Vec::new(),
+            recorder: None,
         }
     }
 
-    /// Runs the logits processors and gives the row and normaliser of each beam.
-    fn score<'a>(&mut self, batch: &'a LogitsBatch<'_>) -> Vec<(LogitsRow<'a>, Normalizer)> {
-        let rows: Vec<_> = batch.rows().map(|row| (row, Normalizer::log_softmax(row))).collect();
+    /// Runs the logits processors and gives the row of each beam.
+    fn score<'a>(&mut self, batch: &'a LogitsBatch<'_>) -> Vec<BeamRow<'a>> {
+        let recorder = &mut self.recorder;
+        let read = |row| {
+            let normalizer = Normalizer::log_softmax(row);
+            let logprobs = recorder.as_mut().map(|recorder| recorder.read(row, normalizer));
+            BeamRow { row, normalizer, logprobs }
+        };
+        let rows: Vec<_> = batch.rows().map(read).collect();
         // The first row stands for all beams at the first call; later there are as many rows as
         // beams.
         let rows: Vec<_> = rows.into_iter().cycle().take(self.beams.len()).collect();
-        for ((beam, edits), (row, normalizer)) in self.beams.iter().zip(&mut self.edits).zip(&rows) {
+        for ((beam, edits), BeamRow { row, normalizer, .. }) in self.beams.iter().zip(&mut self.edits).zip(&rows) {
             self.processors.apply(&beam.tokens, row.values, *normalizer, edits);
         }
         rows
@@ -102,7 +122,7 @@ impl BeamGroup {
 
     /// Walks the candidates from the best down: adds hypotheses and gives the next beams and the
     /// highest sum.
-    fn walk(&mut self, rows: &[(LogitsRow<'_>, Normalizer)], vocab: usize) -> (Vec<Extension>, f32) {
+    fn walk(&mut self, rows: &[BeamRow<'_>], vocab: usize) -> (Vec<Extension>, f32) {
         let length = self.generated + 1;
         let mut next = Vec::with_capacity(self.num_beams);
         let mut rank = 0;
@@ -113,10 +133,11 @@ impl BeamGroup {
             while rank < found && next.len() < self.num_beams {
                 let Candidate { score: sum, index } = self.top.as_slice()[rank];
                 let (parent, token) = (index / vocab, (index % vocab) as TokenId);
+                let logprob = || rows[parent].logprobs.as_ref().map(|logprobs| logprobs.of(token));
                 match self.ending(parent, token) {
-                    None => next.push(Extension { parent, token, sum }),
+                    None => next.push(Extension { parent, token, sum, logprob: logprob() }),
                     Some(finish) if rank < self.num_beams => {
-                        self.finish(parent, token, sum, finish);
+                        self.finish(Extension { parent, token, sum, logprob: logprob() }, finish);
                     }
                     Some(_) => {}
                 }
@@ -131,11 +152,11 @@ impl BeamGroup {
         }
     }
 
-    fn select(&mut self, rows: &[(LogitsRow<'_>, Normalizer)], vocab: usize, wanted: usize) {
+    fn select(&mut self, rows: &[BeamRow<'_>], vocab: usize, wanted: usize) {
         self.top.restart(wanted);
         for (number, (beam, edits)) in self.beams.iter().zip(&self.edits).enumerate() {
-            let (row, normalizer) = rows[number];
-            self.top.offer_row(row, normalizer, edits, beam.sum, number * vocab);
+            let BeamRow { row, normalizer, .. } = &rows[number];
+            self.top.offer_row(*row, *normalizer, edits, beam.sum, number * vocab);
         }
     }
 
@@ -150,10 +171,11 @@ impl BeamGroup {
         rule.stops(&self.candidate_tokens).then_some(FinishReason::StopRule)
     }
 
-    fn finish(&mut self, parent: usize, token: TokenId, sum: f32, finish: FinishReason) {
-        let mut tokens = self.beams[parent].tokens.clone();
-        tokens.push(token);
-        self.hypotheses.add(tokens, sum, finish);
+    fn finish(&mut self, last: Extension, finish: FinishReason) {
+        let Beam { mut tokens, mut logprobs, .. } = self.beams[last.parent].clone();
+        tokens.push(last.token);
+        logprobs.extend(last.logprob);
+        self.hypotheses.add(tokens, logprobs, last.sum, finish);
     }
 
     /// Makes the extensions the running beams.
@@ -161,8 +183,11 @@ impl BeamGroup {
         std::mem::swap(&mut self.beams, &mut self.parents);
         self.beams.resize_with(next.len(), Beam::default);
         for (beam, extension) in self.beams.iter_mut().zip(next) {
-            beam.tokens.clone_from(&self.parents[extension.parent].tokens);
+            let parent = &self.parents[extension.parent];
+            beam.tokens.clone_from(&parent.tokens);
             beam.tokens.push(extension.token);
+            beam.logprobs.clone_from(&parent.logprobs);
+            beam.logprobs.extend(extension.logprob.clone());
             beam.sum = extension.sum;
         }
         self.generated += 1;
@@ -172,7 +197,7 @@ impl BeamGroup {
     fn ranked(&self, finish: FinishReason) -> Vec<GeneratedSequence> {
         let mut hypotheses = self.hypotheses.clone();
         for beam in &self.beams {
-            hypotheses.add(beam.tokens.clone(), beam.sum, finish);
+            hypotheses.add(beam.tokens.clone(), beam.logprobs.clone(), beam.sum, finish);
         }
         hypotheses.best(self.num_return_sequences).into_iter().map(GeneratedSequence::from).collect()
     }
@@ -213,6 +238,19 @@ impl Search for BeamGroup {
         common_prefix(self.beams.iter().map(|beam| beam.tokens.as_slice()).chain(hypotheses))
     }
 
+    fn record_logprobs(&mut self, count: usize) {
+        self.recorder = Some(Recorder::new(count));
+    }
+
+    fn settled_logprobs(&self) -> &[TokenLogprob] {
+        let kept = match &self.results {
+            Some(results) => results.first().map(|best| &best.logprobs),
+            None => self.beams.first().map(|beam| &beam.logprobs),
+        };
+        let kept = kept.map_or(&[][..], Vec::as_slice);
+        &kept[..self.settled().len().min(kept.len())]
+    }
+
     fn generated(&self) -> usize {
         self.generated
     }
@@ -223,7 +261,8 @@ impl Search for BeamGroup {
         }
         let cancelled = |sequence| GeneratedSequence { finish: FinishReason::Cancelled, ..sequence };
         if self.generated == 0 {
-            let nothing = GeneratedSequence { tokens: Vec::new(), score: None, finish: FinishReason::Cancelled };
+            let (tokens, logprobs) = (Vec::new(), Vec::new());
+            let nothing = GeneratedSequence { tokens, logprobs, score: None, finish: FinishReason::Cancelled };
             return vec![nothing; self.num_return_sequences];
         }
         self.ranked(FinishReason::Cancelled).into_iter().map(cancelled).collect()

@@ -1,13 +1,14 @@
 //! The finished sequences of a beam search, and whether a running one could still join them.
 
 use super::settings::as_written;
-use super::{BeamSearch, EarlyStopping, FinishReason, GeneratedSequence, TokenId};
+use super::{BeamSearch, EarlyStopping, FinishReason, GeneratedSequence, TokenId, TokenLogprob};
 
 /// A finished sequence.
 #[derive(Clone, Debug)]
 pub(super) struct Hypothesis {
     score: f64,
     pub(super) tokens: Vec<TokenId>,
+    pub(super) logprobs: Vec<TokenLogprob>,
     finish: FinishReason,
 }
 
@@ -35,10 +36,10 @@ impl Hypotheses {
 
     /// Adds `tokens`, if they are better than the worst or there is room. Their length, which
     /// counts eos, is what the score divides by.
-    pub(super) fn add(&mut self, tokens: Vec<TokenId>, sum: f32, finish: FinishReason) {
+    pub(super) fn add(&mut self, tokens: Vec<TokenId>, logprobs: Vec<TokenLogprob>, sum: f32, finish: FinishReason) {
         let score = self.scored(sum, tokens.len());
         if self.list.len() < self.capacity || score > self.worst() {
-            self.list.push(Hypothesis { score, tokens, finish });
+            self.list.push(Hypothesis { score, tokens, logprobs, finish });
             if self.list.len() > self.capacity {
                 self.drop_worst();
             }
@@ -88,7 +89,8 @@ impl Hypotheses {
 
 impl From<&Hypothesis> for GeneratedSequence {
     fn from(hypothesis: &Hypothesis) -> Self {
-        Self { tokens: hypothesis.tokens.clone(), score: Some(hypothesis.score as f32), finish: hypothesis.finish }
+        let Hypothesis { score, tokens, logprobs, finish } = hypothesis.clone();
+        Self { tokens, logprobs, score: Some(score as f32), finish }
     }
 }
 
@@ -101,7 +103,7 @@ mod tests {
     }
 
     fn add(pool: &mut Hypotheses, mark: TokenId, length: usize, sum: f32) {
-        pool.add(vec![mark; length], sum, FinishReason::Eos);
+        pool.add(vec![mark; length], Vec::new(), sum, FinishReason::Eos);
     }
 
     fn marks(pool: &Hypotheses) -> Vec<TokenId> {

@@ -4,10 +4,12 @@
 use ndarray::ArrayView2;
 
 use super::logits::{LogitsBatch, LogitsRow, Normalizer};
+use super::logprobs::Recorder;
 use super::processors::{Edits, Processors};
 use super::search::common_prefix;
 use super::{
     Advance, FinishReason, GeneratedSequence, GenerationSettings, NextRow, Search, SearchError, StopRule, TokenId,
+    TokenLogprob,
 };
 
 /// Chooses the next token of a sequence.
@@ -17,8 +19,10 @@ pub(super) trait Pick: Send {
     fn pick(&mut self, sequence: usize, row: LogitsRow<'_>, edits: &Edits) -> Option<TokenId>;
 }
 
+#[derive(Clone, Default)]
 struct Sequence {
     tokens: Vec<TokenId>,
+    logprobs: Vec<TokenLogprob>,
     finish: Option<FinishReason>,
 }
 
@@ -35,6 +39,7 @@ pub(super) struct IndependentRows<P> {
     generated: usize,
     vocab: Option<usize>,
     edits: Edits,
+    recorder: Option<Recorder>,
 }
 
 impl<P: Pick> IndependentRows<P> {
@@ -46,11 +51,12 @@ impl<P: Pick> IndependentRows<P> {
             max_new_tokens: settings.max_new_tokens,
             eos,
             stop,
-            sequences: (0..number).map(|_| Sequence { tokens: Vec::new(), finish: None }).collect(),
+            sequences: vec![Sequence::default(); number],
             live: (0..number).collect(),
             generated: 0,
             vocab: None,
             edits: Edits::default(),
+            recorder: None,
         }
     }
 
@@ -66,6 +72,15 @@ impl<P: Pick> IndependentRows<P> {
             picks.push(token.ok_or(SearchError::NothingLeft { row: position })?);
         }
         Ok(picks)
+    }
+
+    /// Keeps the log-probabilities of the tokens picked, where that was asked for.
+    fn record(&mut self, batch: &LogitsBatch<'_>, picks: &[TokenId]) {
+        let Some(recorder) = &mut self.recorder else { return };
+        let rows: Vec<_> = batch.rows().map(|row| recorder.read(row, Normalizer::log_softmax(row))).collect();
+        for ((&sequence, &token), row) in self.live.iter().zip(picks).zip(rows.iter().cycle()) {
+            self.sequences[sequence].logprobs.push(row.of(token));
+        }
     }
 
     /// Why the sequence ends with the token it was just given, if it does.
@@ -91,6 +106,7 @@ impl<P: Pick> Search for IndependentRows<P> {
         let rows = if first { 1 } else { self.live.len() };
         let batch = LogitsBatch::new(&logits, rows, self.vocab)?;
         let picks = self.picks(&batch)?;
+        self.record(&batch, &picks);
         self.vocab = Some(batch.vocab());
         self.generated += 1;
 
@@ -116,6 +132,15 @@ impl<P: Pick> Search for IndependentRows<P> {
         common_prefix(self.sequences.iter().map(|sequence| sequence.tokens.as_slice()))
     }
 
+    fn record_logprobs(&mut self, count: usize) {
+        self.recorder = Some(Recorder::new(count));
+    }
+
+    fn settled_logprobs(&self) -> &[TokenLogprob] {
+        let kept = self.sequences.first().map_or(&[][..], |sequence| &sequence.logprobs);
+        &kept[..self.settled().len().min(kept.len())]
+    }
+
     fn generated(&self) -> usize {
         self.generated
     }
@@ -123,6 +148,7 @@ impl<P: Pick> Search for IndependentRows<P> {
     fn results(&self) -> Vec<GeneratedSequence> {
         let result = |sequence: &Sequence| GeneratedSequence {
             tokens: sequence.tokens.clone(),
+            logprobs: sequence.logprobs.clone(),
             score: None,
             finish: sequence.finish.unwrap_or(FinishReason::Cancelled),
         };

@@ -46,6 +46,7 @@ mod greedy;
 mod hypotheses;
 mod independent;
 mod logits;
+mod logprobs;
 mod processors;
 #[cfg(test)]
 mod properties;
@@ -56,6 +57,7 @@ mod search;
 mod settings;
 mod top_candidates;
 
+pub use logprobs::TokenLogprob;
 pub use search::{Advance, FinishReason, GeneratedSequence, NextRow, Search, SearchError, StopRule};
 pub use settings::{BeamSearch, EarlyStopping, GenerationSettings, Sampling, SettingsError, Strategy};
 

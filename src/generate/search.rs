@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 
-use super::TokenId;
+use super::{TokenId, TokenLogprob};
 
 /// Ends a sequence by what it says, for example when its text holds a stop string.
 pub trait StopRule: Send {
@@ -33,6 +33,14 @@ pub trait Search: Send {
     /// All tokens so far for greedy search or one sample; after [`Advance::Finished`] the best
     /// result.
     fn settled(&self) -> &[TokenId];
+
+    /// Keeps from now on the log-probability of every token that is chosen, and of the `count` likeliest at its place.
+    /// To be called before the first [`advance`](Self::advance).
+    fn record_logprobs(&mut self, count: usize);
+
+    /// What was kept of the [`settled`](Self::settled) tokens, one entry each; nothing unless
+    /// [`record_logprobs`](Self::record_logprobs) was called.
+    fn settled_logprobs(&self) -> &[TokenLogprob];
 
     /// Tokens generated so far in each running row.
     fn generated(&self) -> usize;
@@ -69,6 +77,8 @@ pub struct NextRow {
 pub struct GeneratedSequence {
     /// The generated tokens; ends with eos when eos ended it.
     pub tokens: Vec<TokenId>,
+    /// One entry for each token, if [`Search::record_logprobs`] was called; else none.
+    pub logprobs: Vec<TokenLogprob>,
     /// Beam search: the sum of the (processed) log-probabilities divided by
     /// length^`length_penalty`.
     pub score: Option<f32>,

@@ -15,6 +15,7 @@ mod images;
 mod stop;
 mod template;
 mod text_stream;
+mod token_spans;
 mod token_table;
 mod tokenizer;
 mod utf8;
@@ -28,4 +29,5 @@ pub use images::{
 pub use stop::StopStrings;
 pub use template::{Conversation, END_OF_TURN, Template, Turn, render};
 pub use text_stream::{StreamEnd, TextStream};
+pub use token_spans::TokenSpans;
 pub use tokenizer::{TokenRoles, Tokenizer};

@@ -1,5 +1,6 @@
 //! Text of a sequence that is still growing, in pieces that never have to be taken back.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use unicode_segmentation::GraphemeCursor;
@@ -88,6 +89,12 @@ impl TextStream {
         self.end
     }
 
+    /// The part of the decoded text, in bytes, that was given out so far: what is before it is white space, which is
+    /// stripped.
+    pub const fn told(&self) -> Range<usize> {
+        self.tail.leading..self.tail.leading + self.tail.told
+    }
+
     /// Whether a stop string has ended the text.
     pub const fn is_stopped(&self) -> bool {
         matches!(self.end, Some(StreamEnd::StopString(_)))
@@ -123,11 +130,16 @@ struct Tail {
     cluster: usize,
     /// The last character of the response, `None` while there is only leading white space.
     last: Option<char>,
+    /// Bytes of leading white space.
+    leading: usize,
+    /// Bytes given out.
+    told: usize,
 }
 
 impl Tail {
     fn push(&mut self, c: char) {
         if self.last.is_none() && is_python_space(c) {
+            self.leading += c.len_utf8();
             return;
         }
         let at = self.text.len();
@@ -164,6 +176,7 @@ impl Tail {
             *later -= cut;
         }
         self.cluster -= cut;
+        self.told += cut;
         let rest = self.text.split_off(cut);
         Some(std::mem::replace(&mut self.text, rest))
     }
@@ -172,6 +185,7 @@ impl Tail {
     fn take_all(&mut self) -> Option<String> {
         let mut text = std::mem::take(&mut self.text);
         text.truncate(strip_end(&text).len());
+        self.told += text.len();
         (!text.is_empty()).then_some(text)
     }
 }

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use tokenizers::{NormalizedString, Normalizer};
 
 use super::stop::StopStrings;
-use super::token_table::TokenTable;
-use super::{END_OF_TURN, IMAGE_CONTEXT, IMAGE_END, IMAGE_START, PromptError, TextStream, byte_level, white_space};
+use super::token_table::{Piece, TokenTable};
+use super::{
+    END_OF_TURN, IMAGE_CONTEXT, IMAGE_END, IMAGE_START, PromptError, TextStream, TokenSpans, byte_level, white_space,
+};
 
 /// Which ids play a role outside the vocabulary: `tokens` of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +102,21 @@ impl Tokenizer {
     /// The answer piece by piece, as [`Tokenizer::response_until`] gives it in the end.
     pub fn text_stream(&self, stops: &StopStrings) -> TextStream {
         TextStream::new(Arc::clone(&self.table), stops)
+    }
+
+    /// Finds which tokens the text of a [`TextStream`] was made of.
+    pub fn token_spans(&self) -> TokenSpans {
+        TokenSpans::new(Arc::clone(&self.table))
+    }
+
+    /// The bytes of a token: of an added token those of its text, of any other perhaps not whole characters. `None` for an
+    /// id without a token.
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        match self.table.piece(id, false) {
+            Piece::Bytes(bytes) => Some(bytes),
+            Piece::Text(text) => Some(text.as_bytes()),
+            Piece::Nothing => None,
+        }
     }
 
     /// Whether the text of `ids` holds a stop string, given that the text of all but the last id

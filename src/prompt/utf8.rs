@@ -25,6 +25,11 @@ impl Utf8Decoder {
         }
     }
 
+    /// Whether an unfinished sequence waits for more.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Ends the byte stream: an unfinished sequence becomes one U+FFFD.
     pub(super) fn flush(&mut self, text: &mut String) {
         if !self.pending.is_empty() {

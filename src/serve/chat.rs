@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
-use super::api::{ApiError, ChatRequest, Reply};
+use super::api::{ApiError, ChatRequest, Reply, ReplyForm};
 use super::worker::{Running, Update};
 use crate::engine::{self, Completion};
 use crate::generate::FinishReason;
@@ -127,7 +127,12 @@ impl Shared {
         let served = &self.options.model;
         let model = request.model.as_ref().unwrap_or(served);
         self.check_model(model).map_err(|error| ApiError { param: Some("model".to_owned()), ..error })?;
-        let reply = Reply::new(served.clone(), request.return_token_ids, request.include_usage);
+        let form = ReplyForm {
+            token_ids: request.return_token_ids,
+            usage: request.include_usage,
+            logprobs: request.logprobs.map(|_| Arc::clone(&self.tokenizer)),
+        };
+        let reply = Reply::new(served.clone(), form);
         let stream = request.stream;
         Ok(Asked { request: self.reader.read(request)?, stream, reply })
     }
@@ -189,12 +194,12 @@ impl Call {
 
     async fn send_all(&mut self, first: Update, sender: &Sender) {
         let role = json!({"role": "assistant", "content": ""});
-        send(sender, &self.reply.chunk(0, &role)).await;
+        send(sender, &self.reply.chunk(0, &role, None)).await;
         let mut update: Result<Update, ApiError> = Ok(first);
         loop {
             match update {
-                Ok(Update::Text(text)) => {
-                    send(sender, &self.reply.chunk(0, &json!({"content": text}))).await;
+                Ok(Update::Text(text, logprobs)) => {
+                    send(sender, &self.reply.chunk(0, &json!({"content": text}), Some(&logprobs))).await;
                 }
                 Ok(Update::Finished(completion)) => {
                     log(&completion);
@@ -216,7 +221,7 @@ impl Call {
         for (index, answer) in completion.answers.iter().enumerate() {
             if several {
                 let delta = json!({"role": "assistant", "content": answer.text});
-                send(sender, &self.reply.chunk(index, &delta)).await;
+                send(sender, &self.reply.chunk(index, &delta, answer.logprobs.as_deref())).await;
             }
             send(sender, &self.reply.end(index, answer)).await;
         }

@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::engine::{Engine, EngineConfig};
+use crate::prompt::Tokenizer;
 use crate::settings::Presets;
 
 use api::{ApiError, shortened};
@@ -63,6 +64,7 @@ pub struct ServeOptions {
 struct Shared {
     options: ServeOptions,
     reader: RequestReader,
+    tokenizer: Arc<Tokenizer>,
     keys: Keys,
     metrics: Arc<Metrics>,
     worker: Worker,
@@ -100,6 +102,7 @@ pub fn serve(
     on_ready: impl FnOnce(SocketAddr),
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let tokenizer = Arc::clone(engine.tokenizer());
     let limits = Limits::new(engine.manifest(), config.max_rows, options.max_image_pixels);
     let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
     metrics.cache_budget.set(config.most_cache_bytes(engine.manifest()) as i64);
@@ -107,6 +110,7 @@ pub fn serve(
     let shared = Arc::new(Shared {
         keys: Keys::new(&options.keys),
         reader: RequestReader::new(presets, limits),
+        tokenizer,
         metrics,
         worker,
         decoding: tokio::sync::Semaphore::new(2),

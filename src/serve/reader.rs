@@ -73,6 +73,7 @@ impl RequestReader {
             system_message: conversation.system,
             settings: request.generation.resolve(preset, self.limits.max_rows)?,
             stop: request.stop,
+            logprobs: request.logprobs,
         })
     }
 

@@ -8,13 +8,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::metrics::Metrics;
 use crate::engine::{Completion, Engine, EngineError, Event, Request, RequestId, Stage};
+use crate::generate::TokenLogprob;
 use crate::graph::Interrupt;
 
 /// What is told of a request.
 #[derive(Debug)]
 pub(super) enum Update {
-    /// More of the answer is settled.
-    Text(String),
+    /// More of the answer is settled, and the log-probabilities that go with it.
+    Text(String, Vec<TokenLogprob>),
     /// It is done.
     Finished(Box<Completion>),
     /// It was refused or failed.
@@ -163,9 +164,9 @@ fn tell(running: &mut HashMap<RequestId, Followed>, metrics: &Metrics, event: Ev
     match event {
         Event::Progress { stage: Stage::Vision, .. } => metrics.tiles_encoded.inc(),
         Event::Progress { .. } => (),
-        Event::Text { id, text } => {
+        Event::Text { id, text, logprobs } => {
             if let Some(followed) = running.get(&id) {
-                let _ = followed.updates.send(Update::Text(text));
+                let _ = followed.updates.send(Update::Text(text, logprobs));
             }
         }
         Event::Finished { id, completion } => {

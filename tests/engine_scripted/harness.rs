@@ -216,7 +216,7 @@ impl Lab {
     /// The pieces of text that were told of a request.
     pub fn pieces(&self, wanted: RequestId) -> Vec<&str> {
         let text = |event| match event {
-            &Event::Text { id, ref text } if id == wanted => Some(text.as_str()),
+            &Event::Text { id, ref text, .. } if id == wanted => Some(text.as_str()),
             _ => None,
         };
         self.events.iter().filter_map(text).collect()
@@ -227,6 +227,7 @@ impl Lab {
 pub fn sequences(completion: &Completion) -> Vec<GeneratedSequence> {
     let sequence = |answer: &vintern::engine::Answer| GeneratedSequence {
         tokens: answer.token_ids.clone(),
+        logprobs: Vec::new(),
         score: answer.score,
         finish: answer.finish,
     };
@@ -243,6 +244,7 @@ pub fn question(text: impl ToString, settings: GenerationSettings) -> Request {
         system_message: None,
         settings,
         stop: Vec::new(),
+        logprobs: None,
     }
 }
 

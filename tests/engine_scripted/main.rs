@@ -13,6 +13,7 @@ mod failures;
 mod golden;
 mod harness;
 mod images;
+mod logprobs;
 mod network;
 mod oracle;
 mod overtaking;

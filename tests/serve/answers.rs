@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{repository, vintern};
-use crate::support::{Server, about_receipt, agent, content, receipt};
+use crate::support::{Server, about_receipt, agent, content, receipt, with};
 
 const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
 const TOTAL: &str = "Tổng cộng là bao nhiêu?";
@@ -14,12 +14,6 @@ fn chat(arguments: &[&str], question: &str) -> Value {
     command.current_dir(repository()).args(["chat", "--json", "--model", "models/vintern-tiny"]);
     command.args(["--image", "models/demo/receipt.png"]).args(arguments).arg(question);
     serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
-}
-
-/// A request with more fields.
-fn with(mut request: Value, fields: Value) -> Value {
-    request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    request
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::common::{golden, golden_json, package};
 use crate::support::{Server, image};
 
 /// The request that asks what a case asks. Where its texts have marks, they say where the images stand.
-fn request(case: &Value) -> Value {
+pub fn request(case: &Value) -> Value {
     let images = case["images"].as_array().unwrap();
     let mut images = images.iter().map(|name| image(&golden("images").join(name.as_str().unwrap()))).peekable();
     let mut user = |text: &str, is_last: bool| {

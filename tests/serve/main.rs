@@ -9,6 +9,7 @@ mod faults;
 mod golden;
 mod life;
 mod load;
+mod logprobs;
 mod memory;
 mod page;
 mod refusals;

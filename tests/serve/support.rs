@@ -163,3 +163,9 @@ pub fn about_receipt(question: &str) -> Value {
 pub fn content(answer: &Value) -> &str {
     answer["choices"][0]["message"]["content"].as_str().unwrap()
 }
+
+/// A request with more fields.
+pub fn with(mut request: Value, fields: Value) -> Value {
+    request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    request
+}

@@ -194,6 +194,7 @@ impl<'a> Runner<'a> {
                 strategy,
             },
             stop: Vec::new(),
+            logprobs: None,
         }
     }
 }

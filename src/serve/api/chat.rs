@@ -27,6 +27,8 @@ pub struct ChatRequest {
     pub include_usage: bool,
     /// Whether the answer comes with its token ids.
     pub return_token_ids: bool,
+    /// Whether it comes with log-probabilities, and of how many of the likeliest tokens at each place.
+    pub logprobs: Option<usize>,
     /// Preset to start from.
     pub preset: Option<String>,
     /// How to generate.
@@ -51,13 +53,25 @@ impl ChatRequest {
         let stream = fields.flag(&["stream"])?.unwrap_or(false);
         let include_usage = stream_options(&mut fields, stream)?;
         let return_token_ids = fields.flag(&["return_token_ids"])?.unwrap_or(false);
+        let logprobs = logprobs(&mut fields)?;
         let preset = fields.text(&["preset"])?;
         let generation = generation(&mut fields)?;
         let images = images(&mut fields)?;
         let stop = stop(&mut fields)?;
         refuse_others(&mut fields)?;
         fields.finish()?;
-        Ok(Self { model, conversation, stream, include_usage, return_token_ids, preset, generation, images, stop })
+        Ok(Self {
+            model,
+            conversation,
+            stream,
+            include_usage,
+            return_token_ids,
+            logprobs,
+            preset,
+            generation,
+            images,
+            stop,
+        })
     }
 }
 
@@ -82,6 +96,21 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     options.neutral("continuous_usage_stats", |value| value == false, "usage comes once, at the end")?;
     options.finish()?;
     Ok(include_usage)
+}
+
+/// Most tokens whose log-probabilities are told at each place.
+pub(super) const MOST_TOP_LOGPROBS: u64 = 20;
+
+/// `logprobs`, and how many `top_logprobs` with them.
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let wanted = fields.flag(&["logprobs"])?.unwrap_or(false);
+    let count = |value: &Value| whole(value).filter(|count| *count <= MOST_TOP_LOGPROBS).map(|count| count as usize);
+    let expected = format!("a whole number from 0 to {MOST_TOP_LOGPROBS}");
+    match (wanted, fields.read(&["top_logprobs"], &expected, count)?.unwrap_or(0)) {
+        (true, top) => Ok(Some(top)),
+        (false, 0) => Ok(None),
+        (false, _) => Err(ApiError::field("top_logprobs", "top_logprobs needs logprobs: true")),
+    }
 }
 
 fn generation(fields: &mut Fields) -> Result<GenerationChoices, ApiError> {
@@ -227,8 +256,6 @@ fn refuse_others(fields: &mut Fields) -> Result<(), ApiError> {
     fields.neutral("frequency_penalty", zero, "use repetition_penalty")?;
     fields.neutral("presence_penalty", zero, "use repetition_penalty")?;
     fields.neutral("logit_bias", empty, "leave it out")?;
-    fields.neutral("logprobs", off, "leave it out")?;
-    fields.neutral("top_logprobs", zero, "leave it out")?;
     fields.neutral("tools", empty, "the model calls no tools")?;
     fields.neutral("functions", empty, "the model calls no functions")?;
     fields.neutral("tool_choice", |value| value == "none" || value == "auto", "the model calls no tools")?;

@@ -16,4 +16,4 @@ pub use error::ApiError;
 pub(super) use error::on_one_line;
 pub(super) use fields::shortened;
 pub use inspect::InspectRequest;
-pub use response::Reply;
+pub use response::{Reply, ReplyForm};

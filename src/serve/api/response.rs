@@ -1,11 +1,13 @@
 //! What goes back: a completion whole, or in chunks.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::engine::{Answer, Completion};
-use crate::generate::FinishReason;
+use crate::generate::{FinishReason, TokenId, TokenLogprob};
+use crate::prompt::Tokenizer;
 
 /// What all parts of the response to a request have in common.
 #[derive(Clone, Debug)]
@@ -13,17 +15,28 @@ pub struct Reply {
     id: String,
     created: u64,
     model: String,
-    /// Whether each answer comes with its token ids.
-    with_ids: bool,
-    /// Whether a stream ends with the usage.
-    with_usage: bool,
+    form: ReplyForm,
 }
+
+/// What a response has beside the text.
+#[derive(Clone, Debug)]
+pub struct ReplyForm {
+    /// Each answer's token ids.
+    pub token_ids: bool,
+    /// The usage at the end of a stream.
+    pub usage: bool,
+    /// Log-probabilities, with the tokenizer that knows the tokens' texts.
+    pub logprobs: Option<Arc<Tokenizer>>,
+}
+
+/// What stands for the log-probability of a token that has none of the probability: JSON has no -infinity.
+const LOWEST_LOGPROB: f32 = -9999.0;
 
 impl Reply {
     /// To a request of this model.
-    pub fn new(model: String, with_ids: bool, with_usage: bool) -> Self {
+    pub fn new(model: String, form: ReplyForm) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { id: format!("chatcmpl-{:032x}", rand::random::<u128>()), created, model, with_ids, with_usage }
+        Self { id: format!("chatcmpl-{:032x}", rand::random::<u128>()), created, model, form }
     }
 
     /// A finished request.
@@ -37,7 +50,7 @@ impl Reply {
                     json!({
                         "index": index,
                         "message": {"role": "assistant", "content": answer.text, "refusal": null},
-                        "logprobs": null,
+                        "logprobs": self.logprobs(answer.logprobs.as_deref()),
                         "finish_reason": finish_reason(answer.finish),
                     }),
                     answer,
@@ -50,9 +63,10 @@ impl Reply {
         })
     }
 
-    /// A stream's piece of answer `index`.
-    pub fn chunk(&self, index: usize, delta: &Value) -> Value {
-        let choice = json!({"index": index, "delta": delta, "logprobs": null, "finish_reason": null});
+    /// A stream's piece of answer `index`, with the log-probabilities that go with its text.
+    pub fn chunk(&self, index: usize, delta: &Value, logprobs: Option<&[TokenLogprob]>) -> Value {
+        let logprobs = self.logprobs(logprobs);
+        let choice = json!({"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": null});
         self.chunk_of(vec![choice], Value::Null)
     }
 
@@ -65,11 +79,26 @@ impl Reply {
 
     /// The last piece of a stream, which tells the usage; nothing where it was not asked for.
     pub fn usage_chunk(&self, completion: &Completion) -> Option<Value> {
-        self.with_usage.then(|| self.chunk_of(Vec::new(), usage(completion)))
+        self.form.usage.then(|| self.chunk_of(Vec::new(), usage(completion)))
+    }
+
+    /// Log-probabilities in the API's form; null where they were not asked for.
+    fn logprobs(&self, logprobs: Option<&[TokenLogprob]>) -> Value {
+        let (Some(tokenizer), Some(logprobs)) = (&self.form.logprobs, logprobs) else { return Value::Null };
+        let content: Vec<Value> = logprobs
+            .iter()
+            .map(|token| {
+                let mut entry = logprob(tokenizer, token.token, token.logprob);
+                let top: Vec<Value> = token.top.iter().map(|&(id, value)| logprob(tokenizer, id, value)).collect();
+                entry["top_logprobs"] = Value::Array(top);
+                entry
+            })
+            .collect();
+        json!({"content": content, "refusal": null})
     }
 
     fn choice(&self, mut choice: Value, answer: &Answer) -> Value {
-        if self.with_ids {
+        if self.form.token_ids {
             choice["token_ids"] = json!(answer.token_ids);
         }
         choice
@@ -81,11 +110,18 @@ impl Reply {
             "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
             "choices": choices,
         });
-        if self.with_usage {
+        if self.form.usage {
             chunk["usage"] = usage;
         }
         chunk
     }
+}
+
+/// A token's text, its bytes and its log-probability. The text of a token that is no whole character has U+FFFD in it.
+fn logprob(tokenizer: &Tokenizer, id: TokenId, value: f32) -> Value {
+    let bytes = tokenizer.token_bytes(id);
+    let text = bytes.map(String::from_utf8_lossy).unwrap_or_default();
+    json!({"token": text, "logprob": value.max(LOWEST_LOGPROB), "bytes": bytes})
 }
 
 /// Counts; the tokens of all answers, and of the prompt those of images and those that were cached.

@@ -72,12 +72,23 @@ fn values_of_many_forms() {
         (json!({"early_stopping": "soon"}), "early_stopping"),
         (json!({"stream": 1}), "stream"),
         (json!({"stop": [1]}), "stop"),
-        (json!({"logprobs": true}), "logprobs"),
+        (json!({"logprobs": 3}), "logprobs"),
+        (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
+        (json!({"top_logprobs": 2}), "top_logprobs"),
         (json!({"tools": [{"type": "function"}]}), "tools"),
         (json!({"a": {"b": 1}}), "a"),
     ] {
         assert_eq!(refused(fields).0, param);
     }
+}
+
+#[test]
+fn log_probabilities_are_asked_for_with_two_fields() {
+    let asked = |fields: Value| parse(&fields).unwrap().logprobs;
+    assert_eq!(asked(json!({"logprobs": true, "top_logprobs": 20})), Some(20));
+    assert_eq!(asked(json!({"logprobs": true})), Some(0));
+    assert_eq!(asked(json!({"logprobs": false, "top_logprobs": 0})), None);
+    assert_eq!(asked(json!({"logprobs": null, "top_logprobs": null})), None);
 }
 
 /// Clients send these whatever they ask for.
