@@ -52,6 +52,23 @@ fn what_does_not_fit_now_waits() {
     assert!(!content(&server.ask(&request(0))).is_empty());
 }
 
+/// Many short rows, one long one, many again: the cache changes its shape within its memory, and the answers stay the same.
+#[test]
+fn long_and_wide_requests_take_turns() {
+    let server = Server::bundled(ONE);
+    let shapes = [
+        json!({"max_tokens": 8, "min_tokens": 8, "num_beams": 3}),
+        json!({"max_tokens": 300, "min_tokens": 300}),
+        json!({"max_tokens": 6, "min_tokens": 6, "temperature": 1, "seed": 5, "n": 3}),
+    ];
+    let expected: Vec<Value> =
+        shapes.iter().map(|fields| server.ask(&question(1, fields))["choices"].clone()).collect();
+    for round in 0..6 {
+        assert_eq!(server.ask(&question(1, &shapes[round % 3]))["choices"], expected[round % 3]);
+        assert!(server.metric("vintern_cache_bytes") <= 1 << 20);
+    }
+}
+
 #[test]
 fn no_memory_is_no_bound() {
     let output = vintern().args(["serve", "--model", "x", "--cache-memory", "0"]).output().unwrap();

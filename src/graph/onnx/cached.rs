@@ -249,12 +249,14 @@ impl OnnxCachedGraph {
 
 impl CachedGraph for OnnxCachedGraph {
     fn reserve(&mut self, rows: usize, capacity: usize, keep: &[CachedRow]) -> Result<(), GraphError> {
-        if rows <= self.rows && capacity <= self.capacity {
+        if (rows, capacity) == (self.rows, self.capacity) {
             return Ok(());
         }
-        let (rows, capacity) = (rows.max(self.rows), capacity.max(self.capacity));
         for kept in keep {
             self.check(kept.row, kept.positions)?;
+            if kept.row >= rows || kept.positions > capacity {
+                return Err(GraphError::Cache { row: kept.row, position: kept.positions, rows, capacity });
+            }
         }
         self.binding.clear();
         self.bound = None;
@@ -269,8 +271,8 @@ impl CachedGraph for OnnxCachedGraph {
         for (old, new) in self.buffers.iter().zip(&mut buffers) {
             for (kept, head) in keep.iter().flat_map(|kept| (0..self.layout.heads).map(move |head| (kept, head))) {
                 let line = kept.row * self.layout.heads + head;
-                // SAFETY: both buffers hold a line of `positions` vectors there: `check` covered the old one, the new
-                // one is at least as large in both directions. They are distinct allocations in host memory.
+                // SAFETY: both buffers hold a line of `positions` vectors there: both were compared with what is
+                // kept above. They are distinct allocations in host memory.
                 unsafe {
                     let from = old.data_ptr().cast::<u8>().add(line * old_capacity * vector_bytes);
                     let to = new.data_ptr_mut().cast::<u8>().add(line * capacity * vector_bytes);
