@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo eval train bench-peers test test-rust test-gpu-library test-python lint doc check format clean
+.PHONY: setup demo eval train bench-peers test test-rust test-gpu-library test-python fuzz lint doc check format clean
 
 setup: $(VENV)/.ready
 	cargo build --release
@@ -99,8 +99,34 @@ test-python: setup $(VENV)/.eval $(VENV)/.clients
 	cd benches/peers && ../../$(BIN)/python -m pytest -q
 	cd tests/clients && ../../$(BIN)/python -m pytest -q
 
+# Feeds the server's request parser and its decoders of images what a fuzzer thinks of, each target for FUZZ_SECONDS; inputs
+# that reach new code are kept in fuzz/corpus. cargo-fuzz asks for flags that a stable compiler has only when it is told to
+# bootstrap. libjpeg's C code is checked for addresses; with FUZZ_CC=clang it guides the fuzzer, too.
+FUZZ_SECONDS ?= 30
+FUZZ_TARGETS ?= request image
+FUZZ_CC ?=
+CARGO_FUZZ := target/tools/bin/cargo-fuzz
+comma := ,
+fuzzer = RUSTC_BOOTSTRAP=1 CFLAGS='-g1 -fsanitize=address$(if $(FUZZ_CC),$(comma)fuzzer-no-link)' \
+	$(if $(FUZZ_CC),CC='$(FUZZ_CC)') $(CARGO_FUZZ)
+# Bounds of one input. Images have few pixels here; 256 MiB is what the TIFF reader may reserve for a list, before it reads one.
+FUZZ_BOUNDS := -timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=288
+FUZZ_SEEDS_request := fuzz/seeds/request
+FUZZ_SEEDS_image := tests/images tests/golden/images
+
+fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS))
+
+fuzz-%: $(CARGO_FUZZ)
+	mkdir -p fuzz/corpus/$*
+	$(fuzzer) run $* fuzz/corpus/$* $(FUZZ_SEEDS_$*) -- \
+		-max_total_time=$(FUZZ_SECONDS) -dict=fuzz/dictionaries/$*.dict $(FUZZ_BOUNDS)
+
+$(CARGO_FUZZ):
+	cargo install --quiet --locked --version 0.13.2 --root target/tools cargo-fuzz
+
 lint: $(VENV)/.ready
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets -- -D warnings
 	$(BIN)/ruff format --check export models/train benches/peers tests/clients
 	$(BIN)/ruff check export models/train benches/peers tests/clients
@@ -116,6 +142,7 @@ check: lint doc test
 
 format: $(VENV)/.ready
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 	$(BIN)/ruff format export models/train benches/peers tests/clients
 
 clean:
