@@ -12,6 +12,7 @@ mod chat;
 mod inspect;
 mod listen;
 mod metrics;
+mod openapi;
 mod page;
 mod reader;
 mod routes;

@@ -7,26 +7,35 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::api::ApiError;
-use super::{Shared, chat, inspect, page};
+use super::{Shared, chat, inspect, openapi, page};
 
-/// Every route of the server.
+/// Every path of the server; `openapi` describes them.
+pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
+    [
+        ("/", get(page::index)),
+        ("/page/{part}", get(page::part)),
+        ("/v1/chat/completions", post(chat::completions)),
+        ("/v1/inspect", post(inspect::inspect)),
+        ("/v1/models", get(models)),
+        ("/v1/models/{model}", get(model)),
+        ("/health", get(|| async { Json(json!({"status": "ok"})) })),
+        ("/health/ready", get(ready)),
+        ("/metrics", get(metrics)),
+        ("/openapi.json", get(openapi::document)),
+    ]
+}
+
+/// The routes, and what is common to them.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(page::index))
-        .route("/page/{part}", get(page::part))
-        .route("/v1/chat/completions", post(chat::completions))
-        .route("/v1/inspect", post(inspect::inspect))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
-        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(metrics))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(no_sniffing))

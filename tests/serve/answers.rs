@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::common::{repository, vintern};
-use crate::support::{Server, about_receipt, agent, content, receipt, with};
+use crate::support::{Server, about_receipt, content, receipt, with};
 
 const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
 const TOTAL: &str = "Tổng cộng là bao nhiêu?";
@@ -126,22 +126,24 @@ fn several_answers_come_side_by_side() {
 #[test]
 fn the_model_is_listed() {
     let server = Server::bundled(&["--model-name", "reader"]);
-    let (status, list) = server.get("/v1/models");
-    assert_eq!(status, 200);
-    assert_eq!(serde_json::from_str::<Value>(&list).unwrap()["data"][0]["id"], "reader");
-    assert_eq!(server.get("/v1/models/reader").0, 200);
-    assert_eq!(server.get("/v1/models/other").0, 404);
+    let get = |path: &str, described: &str| {
+        let (status, answer) = server.get(path);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        server.contract.check_exchange(described, None, status, &answer);
+        (status, answer)
+    };
+    assert_eq!(get("/v1/models", "/v1/models").1["data"][0]["id"], "reader");
+    assert_eq!(get("/v1/models/reader", "/v1/models/{model}").0, 200);
+    assert_eq!(get("/v1/models/other", "/v1/models/{model}").0, 404);
+    assert_eq!(get("/health", "/health").1["status"], "ok");
+    assert_eq!(get("/health/ready", "/health/ready").1["status"], "ready");
     assert_eq!(server.ask(&with(about_receipt(TOTAL), json!({"model": "reader"})))["model"], "reader");
-    assert_eq!((server.get("/health").0, server.get("/health/ready").0), (200, 200));
 }
 
 #[test]
 fn it_shows_what_the_model_sees_of_an_image() {
     let server = Server::bundled(&[]);
-    let inspect = |request: Value| {
-        let mut response = agent().post(server.url("/v1/inspect")).send(request.to_string().as_bytes()).unwrap();
-        (response.status().as_u16(), response.body_mut().read_json::<Value>().unwrap())
-    };
+    let inspect = |request: Value| server.post_to("/v1/inspect", request.to_string().as_bytes(), &[]);
     let image = &receipt()["image_url"];
     let (status, seen) = inspect(json!({"image": image, "max_tiles": 6}));
     assert_eq!(status, 200, "{seen}");

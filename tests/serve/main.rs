@@ -5,6 +5,7 @@ mod common;
 
 mod answers;
 mod bench;
+mod contract;
 mod faults;
 mod golden;
 mod life;

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::common::{repository, vintern};
+use crate::contract::Contract;
 
 pub struct Server {
     child: Child,
@@ -16,6 +17,8 @@ pub struct Server {
     pub address: String,
     /// What it said on stderr before its address, and after it once it has ended.
     pub told: String,
+    /// What the server says it takes and answers.
+    pub contract: Contract,
 }
 
 impl Drop for Server {
@@ -50,7 +53,9 @@ impl Server {
             }
             told += &line;
         };
-        Self { child, stderr, address, told }
+        let mut document = agent().get(format!("{address}/openapi.json")).call().unwrap();
+        let contract = Contract::new(document.body_mut().read_json().unwrap());
+        Self { child, stderr, address, told, contract }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -64,12 +69,27 @@ impl Server {
 
     /// Sends a body to the chat endpoint.
     pub fn post(&self, body: &[u8], headers: &[(&str, &str)]) -> (u16, Value) {
-        let mut request = agent().post(self.url("/v1/chat/completions")).content_type("application/json");
+        self.post_to("/v1/chat/completions", body, headers)
+    }
+
+    /// Sends a body; what comes back must be as the server describes it.
+    pub fn post_to(&self, path: &str, body: &[u8], headers: &[(&str, &str)]) -> (u16, Value) {
+        let mut request = agent().post(self.url(path)).content_type("application/json");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let mut response = request.send(body).unwrap();
-        (response.status().as_u16(), response.body_mut().read_json().unwrap())
+        let status = response.status().as_u16();
+        let answer = response.body_mut().with_config().limit(64 << 20).read_json().unwrap();
+        let request = serde_json::from_slice(body).unwrap_or_default();
+        self.contract.check_exchange(path, Some(&request), status, &answer);
+        (status, answer)
+    }
+
+    /// The status of the response to a request, and what it says.
+    pub fn raw(&self, request: &Value) -> (u16, String) {
+        let mut response = agent().post(self.url("/v1/chat/completions")).send(request.to_string().as_bytes()).unwrap();
+        (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
     }
 
     /// What the server answers; it must not refuse.
@@ -96,7 +116,11 @@ impl Server {
         let body = response.body_mut().read_to_string().unwrap();
         let mut data: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         assert_eq!(data.pop(), Some("[DONE]"));
-        data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+        let chunks: Vec<Value> = data.into_iter().map(|data| serde_json::from_str(data).unwrap()).collect();
+        for chunk in &chunks {
+            self.contract.check_chunk(chunk);
+        }
+        chunks
     }
 
     /// The value of a counter.

@@ -11,7 +11,7 @@ use crate::preprocess::Orientation;
 use crate::settings::{GenerationChoices, ImageChoices};
 
 /// Names of fields that change nothing for this server: who asks, and how the request is kept or billed elsewhere.
-const WITHOUT_EFFECT: [&str; 6] =
+pub(in crate::serve) const WITHOUT_EFFECT: [&str; 6] =
     ["user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "request_id"];
 
 /// What a request asks for.
@@ -99,7 +99,7 @@ fn stream_options(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
 }
 
 /// Most tokens whose log-probabilities are told at each place.
-pub(super) const MOST_TOP_LOGPROBS: u64 = 20;
+pub(in crate::serve) const MOST_TOP_LOGPROBS: u64 = 20;
 
 /// `logprobs`, and how many `top_logprobs` with them.
 fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {

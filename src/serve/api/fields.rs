@@ -119,6 +119,8 @@ impl Fields {
     /// # Errors
     /// The first field that is left.
     pub(super) fn finish(self) -> Result<(), ApiError> {
+        #[cfg(test)]
+        ASKED_FOR.with_borrow_mut(|asked| asked.push((self.path.clone(), self.known.clone())));
         let Some(name) = self.left.iter().find(|(_, value)| !value.is_null()).map(|(name, _)| name) else {
             return Ok(());
         };
@@ -127,6 +129,19 @@ impl Fields {
         let message = format!("unknown field {:?}{hint}", shortened(name));
         Err(ApiError { code: "unknown_parameter", ..ApiError::field(self.path(&shortened(name)), message) })
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The names that were asked for in each object, by where it stands.
+    static ASKED_FOR: std::cell::RefCell<Vec<(String, Vec<&'static str>)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The names that this thread asked for in each object since the last call, by where the object stands.
+#[cfg(test)]
+pub(in crate::serve) fn asked_for() -> Vec<(String, std::collections::BTreeSet<String>)> {
+    let names = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    ASKED_FOR.take().into_iter().map(|(path, asked)| (path, names(asked))).collect()
 }
 
 /// A whole number, also where it is written as 3.0.

@@ -11,9 +11,12 @@ mod response;
 mod tests;
 
 pub use chat::ChatRequest;
+pub(super) use chat::{MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
 pub use content::{Conversation, ImageFile};
 pub use error::ApiError;
 pub(super) use error::on_one_line;
+#[cfg(test)]
+pub(super) use fields::asked_for;
 pub(super) use fields::shortened;
 pub use inspect::InspectRequest;
 pub use response::{Reply, ReplyForm};
