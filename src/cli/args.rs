@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::origins::Origins;
 use crate::graph::onnx::PluginLibrary;
 use crate::preprocess::{DEFAULT_MAX_PIXELS, MAX_TILES};
+use crate::serve::ImageHost;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -420,6 +421,10 @@ pub(super) struct ServeArgs {
     /// Refuse images of more pixels than this
     #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_PIXELS)]
     pub(super) max_image_pixels: u64,
+    /// Host that images may be fetched from, an exact name with or without a port; may be given several times [default:
+    /// images are data URLs]
+    #[arg(long = "allow-image-host", value_name = "HOST")]
+    pub(super) allow_image_hosts: Vec<ImageHost>,
     /// Seconds that running requests are given when the server is told to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(super) grace: u32,

@@ -46,6 +46,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         client_timeout: Duration::from_secs(u64::from(args.client_timeout)),
         max_body: (args.max_body as usize) << 20,
         max_image_pixels: args.max_image_pixels,
+        image_hosts: args.allow_image_hosts.clone(),
         grace: Duration::from_secs(u64::from(args.grace)),
     };
     start_log(args.runtime.verbose);

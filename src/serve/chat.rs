@@ -50,8 +50,10 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
     })?;
     let deadline = Instant::now() + shared.options.timeout;
+    let mut request = shared.decode(move || ChatRequest::parse(&body)).await?;
+    shared.fetch(&mut request.conversation.images).await?;
     let reader = Arc::clone(shared);
-    let asked = shared.decode(move || reader.asked(ChatRequest::parse(&body)?)).await?;
+    let asked = shared.decode(move || reader.asked(request)).await?;
     let running = shared
         .worker
         .submit(asked.request, place)

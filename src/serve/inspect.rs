@@ -25,8 +25,10 @@ const LARGEST: u32 = 224;
 pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     shared.keys.check(request.headers())?;
     let body = shared.read_body(request).await?;
+    let mut request = shared.decode(move || InspectRequest::parse(&body)).await?;
+    shared.fetch(std::slice::from_mut(&mut request.image)).await?;
     let reader = Arc::clone(&shared);
-    shared.decode(move || reader.inspected(&InspectRequest::parse(&body)?)).await.map(Json)
+    shared.decode(move || reader.inspected(&request)).await.map(Json)
 }
 
 impl Shared {

@@ -9,6 +9,7 @@
 pub mod api;
 mod auth;
 mod chat;
+mod fetch;
 mod inspect;
 mod listen;
 mod metrics;
@@ -31,11 +32,13 @@ use crate::engine::{Engine, EngineConfig};
 use crate::prompt::Tokenizer;
 use crate::settings::Presets;
 
-use api::{ApiError, shortened};
+use api::{ApiError, ImageFile, shortened};
 use auth::Keys;
+use fetch::Fetcher;
 use metrics::Metrics;
 use worker::Worker;
 
+pub use fetch::ImageHost;
 pub use reader::{Limits, RequestReader};
 
 /// How to serve.
@@ -57,6 +60,8 @@ pub struct ServeOptions {
     pub max_body: usize,
     /// Most pixels of an image.
     pub max_image_pixels: u64,
+    /// Hosts that images may be fetched from; none: images are data URLs.
+    pub image_hosts: Vec<ImageHost>,
     /// Time that running requests are given at the end.
     pub grace: Duration,
 }
@@ -69,6 +74,8 @@ struct Shared {
     keys: Keys,
     metrics: Arc<Metrics>,
     worker: Worker,
+    /// Where images may be fetched.
+    fetcher: Option<Fetcher>,
     /// Images are decoded a few at a time: each may take much memory.
     decoding: tokio::sync::Semaphore,
     draining: AtomicBool,
@@ -86,6 +93,17 @@ impl Shared {
         }
         let message = format!("the model {:?} does not exist; this server has {served:?}", shortened(name));
         Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message))
+    }
+
+    /// Fetches the images that are at other servers, where that is allowed at all; else the reader refuses them.
+    ///
+    /// # Errors
+    /// 400 with the image that is not to be had.
+    async fn fetch(&self, images: &mut [ImageFile]) -> Result<(), ApiError> {
+        match &self.fetcher {
+            Some(fetcher) => fetcher.fetch_all(images).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -107,6 +125,10 @@ pub fn serve(
     let limits = Limits::new(engine.manifest(), config.max_rows, options.max_image_pixels);
     let metrics = Arc::new(Metrics::new().map_err(std::io::Error::other)?);
     metrics.cache_budget.set(config.most_cache_bytes(engine.manifest()) as i64);
+    let fetcher = (!options.image_hosts.is_empty())
+        .then(|| Fetcher::new(options.image_hosts.clone(), options.max_body, options.timeout))
+        .transpose()
+        .map_err(std::io::Error::other)?;
     let (worker, thread) = Worker::start(engine, options.max_requests, Arc::clone(&metrics), Arc::clone(stop))?;
     let shared = Arc::new(Shared {
         keys: Keys::new(&options.keys),
@@ -114,6 +136,7 @@ pub fn serve(
         tokenizer,
         metrics,
         worker,
+        fetcher,
         decoding: tokio::sync::Semaphore::new(2),
         draining: AtomicBool::new(false),
         options,

@@ -1,6 +1,6 @@
 //! From requests as they are written to what the engine takes.
 
-use super::api::{ApiError, ChatRequest, ImageFile, InspectRequest, on_one_line};
+use super::api::{ApiError, ChatRequest, ImageFile, ImageSource, InspectRequest, on_one_line};
 use crate::engine::{self, TiledImage};
 use crate::package::Manifest;
 use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
@@ -99,7 +99,7 @@ impl RequestReader {
         let Limits { tokens_per_tile, max_length, .. } = self.limits;
         let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
         for file in files {
-            let image = TiledImage::from_bytes(&file.bytes, &options.decode, &options.tiling);
+            let image = TiledImage::from_bytes(bytes_of(file)?, &options.decode, &options.tiling);
             let image = image.map_err(|error| ApiError {
                 code: "invalid_image",
                 ..ApiError::field(&file.path, on_one_line(&error))
@@ -116,5 +116,20 @@ impl RequestReader {
             images.push(image);
         }
         Ok(images)
+    }
+}
+
+/// The bytes of an image; one at another server was not fetched by whoever reads the request.
+fn bytes_of(file: &ImageFile) -> Result<&[u8], ApiError> {
+    match &file.source {
+        ImageSource::Bytes(bytes) => Ok(bytes),
+        ImageSource::Url(url) => {
+            let host = url.host_str().unwrap_or("HOST");
+            let message = format!(
+                "images are not fetched by this server; send a data URL (data:image/png;base64,…), or have it started \
+                 with --allow-image-host {host}"
+            );
+            Err(ApiError { code: "image_url_not_allowed", ..ApiError::field(&file.path, message) })
+        }
     }
 }

@@ -35,7 +35,8 @@ fn a_field_that_cannot_be_honoured_is_named() {
         (asking(json!({"response_format": {"type": "json_object"}})), "response_format", "cannot be honoured"),
         (asking(json!({"messages": []})), "messages", "the last message must be a question"),
         (json!({}), "messages", "a request needs messages"),
-        (showing("https://example.com/a.png"), "messages[0].content[0].image_url", "images are not fetched"),
+        (showing("https://example.com/a.png"), "messages[0].content[0].image_url", "--allow-image-host example.com"),
+        (showing("file:///a.png"), "messages[0].content[0].image_url", "expected a data URL"),
         (showing("data:image/png;base64,@@"), "messages[0].content[0].image_url", "is not base64"),
         (showing("data:image/png;base64,aGVsbG8="), "messages[0].content[0].image_url", "image"),
     ] {
@@ -104,4 +105,35 @@ fn a_key_opens_the_server() {
     }
     assert_eq!(server.get("/v1/models").0, 401);
     assert_eq!(server.get("/health").0, 200);
+}
+
+/// Allowed names are asked at public addresses only; a server of these tests has none.
+#[test]
+fn images_come_from_allowed_hosts_at_public_addresses() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = format!("localhost:{}", listener.local_addr().unwrap().port());
+    let hosts = ["--allow-image-host", &here, "--allow-image-host", "images.invalid"];
+    let server = Server::start(&tiny_package(), &hosts);
+    for (url, code, reason) in [
+        (format!("http://{here}/a.png"), "image_url_not_allowed", "has no public address"),
+        (
+            format!("http://127.0.0.1{}/a.png", here.trim_start_matches("localhost")),
+            "image_url_not_allowed",
+            "127.0.0.1",
+        ),
+        ("http://169.254.169.254/latest".to_owned(), "image_url_not_allowed", "not fetched from 169.254.169.254"),
+        ("https://images.invalid:8443/".to_owned(), "image_url_not_allowed", "not fetched from images.invalid:8443"),
+        ("https://me@images.invalid/".to_owned(), "image_url_not_allowed", "user name"),
+        ("https://images.invalid/".to_owned(), "image_not_fetched", "was not found"),
+    ] {
+        let (status, error) = server.refused(&showing(&url));
+        assert_eq!((status, &error["code"]), (400, &json!(code)), "{url}: {error}");
+        assert_eq!(error["param"], "messages[0].content[0].image_url");
+        assert!(error["message"].as_str().unwrap().contains(reason), "{url}: {error}");
+    }
+    let inspect = json!({"image": format!("http://{here}/a.png")}).to_string();
+    let (status, answer) = server.post_to("/v1/inspect", inspect.as_bytes(), &[]);
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("image")), "{answer}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "something was connected to");
 }

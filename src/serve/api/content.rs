@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
+use url::Url;
 
 use super::ApiError;
 use super::fields::{Fields, found, shortened};
@@ -18,7 +19,7 @@ const fn decoding() -> GeneralPurposeConfig {
         .with_decode_allow_trailing_bits(true)
 }
 
-/// A conversation as the engine takes it, but for its images, which are files yet.
+/// A conversation as the engine takes it, but for its images, which are files or URLs yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conversation {
     /// The system message, where the request has one.
@@ -36,8 +37,17 @@ pub struct Conversation {
 pub struct ImageFile {
     /// Where it stands, such as `messages[0].content[1].image_url`.
     pub path: String,
-    /// The bytes of the file.
-    pub bytes: Vec<u8>,
+    /// Where its file is.
+    pub source: ImageSource,
+}
+
+/// Where the file of an image is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSource {
+    /// Here: its bytes.
+    Bytes(Vec<u8>),
+    /// At another server, by http or https.
+    Url(Url),
 }
 
 /// One message.
@@ -165,7 +175,7 @@ fn parts_of(parts: Vec<Value>, path: &str, may_show: bool, images: &mut Vec<Imag
 /// many tiles an image becomes is `max_tiles`.
 ///
 /// # Errors
-/// When there are no bytes to be had of it.
+/// When it is no URL, or one of a kind that no image is to be had from.
 pub(super) fn image(value: Value, path: String) -> Result<ImageFile, ApiError> {
     let url = match value {
         Value::String(url) => url,
@@ -183,10 +193,13 @@ pub(super) fn image(value: Value, path: String) -> Result<ImageFile, ApiError> {
         }
     };
     let Some(data) = url.strip_prefix("data:") else {
-        let scheme: String = url.chars().take(40).collect();
-        let message =
-            format!("expected a data URL (data:image/png;base64,…), found {scheme:?}; images are not fetched");
-        return Err(ApiError::field(path, message));
+        let remote = Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let expected = || {
+            let found = shortened(&url);
+            format!("expected a data URL (data:image/png;base64,…), or an http or https URL; found {found:?}")
+        };
+        let url = remote.ok_or_else(|| ApiError::field(&path, expected()))?;
+        return Ok(ImageFile { path, source: ImageSource::Url(url) });
     };
     let Some((kind, payload)) = data.split_once(',') else {
         return Err(ApiError::field(path, "the data URL has no comma before its data"));
@@ -198,5 +211,5 @@ pub(super) fn image(value: Value, path: String) -> Result<ImageFile, ApiError> {
     let bytes = BASE64
         .decode(payload)
         .map_err(|error| ApiError::field(path.clone(), format!("the data of the URL is not base64: {error}")))?;
-    Ok(ImageFile { path, bytes })
+    Ok(ImageFile { path, source: ImageSource::Bytes(bytes) })
 }

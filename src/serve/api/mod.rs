@@ -12,7 +12,7 @@ mod tests;
 
 pub use chat::ChatRequest;
 pub(super) use chat::{MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
-pub use content::{Conversation, ImageFile};
+pub use content::{Conversation, ImageFile, ImageSource};
 pub use error::ApiError;
 pub(super) use error::on_one_line;
 #[cfg(test)]

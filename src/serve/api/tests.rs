@@ -188,7 +188,7 @@ fn turns_become_a_history() {
     assert_eq!(conversation.history, [Turn { question: "<image>\na".to_owned(), answer: Some("b".to_owned()) }]);
     assert_eq!((conversation.question.as_str(), conversation.images.len()), ("c", 1));
     assert_eq!(conversation.images[0].path, "messages[1].content[0].image_url");
-    assert_eq!(conversation.images[0].bytes, [0, 0, 0]);
+    assert_eq!(conversation.images[0].source, super::ImageSource::Bytes(vec![0, 0, 0]));
 }
 
 #[test]
@@ -207,7 +207,8 @@ fn what_is_wrong_with_a_message_is_named() {
         (json!([user(json!([{"type": "video"}]))]), "messages[0].content[0].type"),
         (json!([user(json!([{"type": "text"}]))]), "messages[0].content[0].text"),
         (json!([user(json!([{"type": "text", "text": "a", "more": 1}]))]), "messages[0].content[0].more"),
-        (json!([image("http://169.254.169.254/")]), "messages[0].content[0].image_url"),
+        (json!([image("file:///etc/passwd")]), "messages[0].content[0].image_url"),
+        (json!([image("https://")]), "messages[0].content[0].image_url"),
         (json!([image("data:image/png,abc")]), "messages[0].content[0].image_url"),
         (json!([image("data:image/png;base64")]), "messages[0].content[0].image_url"),
         (

@@ -17,7 +17,7 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{ImageHost, Shared};
 
 /// What a server tells of itself.
 struct Served<'a> {
@@ -26,6 +26,7 @@ struct Served<'a> {
     presets: Vec<String>,
     max_rows: usize,
     needs_key: bool,
+    image_hosts: &'a [ImageHost],
 }
 
 /// Answers a request.
@@ -35,6 +36,7 @@ pub(super) async fn document(State(shared): State<Arc<Shared>>) -> Json<Value> {
         presets: shared.reader.presets().list().into_iter().map(|preset| preset.name).collect(),
         max_rows: shared.reader.limits().max_rows,
         needs_key: !shared.options.keys.is_empty(),
+        image_hosts: &shared.options.image_hosts,
     };
     Json(describe(&served))
 }
@@ -65,7 +67,7 @@ fn schemas(served: &Served<'_>) -> Value {
         "Message": requests::message(),
         "TextPart": requests::text_part(),
         "ImagePart": requests::image_part(),
-        "ImageUrl": requests::image_url(),
+        "ImageUrl": requests::image_url(served),
         "InspectRequest": requests::inspect(served),
         "ChatCompletion": responses::completion(),
         "ChatCompletionChunk": responses::chunk(),

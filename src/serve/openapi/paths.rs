@@ -70,7 +70,7 @@ fn body_refusals() -> [(&'static str, Value); 5] {
             refusal(
                 "`invalid_json`: the body is not JSON; `invalid_body`: it cannot be read; `unknown_parameter`, \
                  `invalid_value`, `unsupported_value`: the field in `param`; `invalid_image`: an image that cannot be \
-                 decoded; \
+                 decoded; `image_url_not_allowed`, `image_not_fetched`: one at a URL that is not asked, or had none; \
                  `context_length_exceeded`: a prompt longer than the model takes; `cache_too_small`: more than the \
                  server's cache could ever hold.",
             ),

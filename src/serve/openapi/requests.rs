@@ -246,10 +246,11 @@ pub(super) fn image_part() -> Value {
 }
 
 /// An image: its URL, alone or in an object.
-pub(super) fn image_url() -> Value {
-    let url = json!({"type": "string", "pattern": "^data:"});
+pub(super) fn image_url(served: &Served<'_>) -> Value {
+    let pattern = if served.image_hosts.is_empty() { "^data:" } else { "^(data:|[Hh][Tt][Tt][Pp][Ss]?:)" };
+    let url = json!({"type": "string", "pattern": pattern});
     let fields = vec![
-        field(&["url"], url.clone(), "A data URL in base64: data:image/png;base64,…"),
+        field(&["url"], url.clone(), image_url_meaning(served)),
         field(
             &["detail"],
             json!({"type": "string", "enum": ["auto", "low", "high", "original"]}),
@@ -258,4 +259,13 @@ pub(super) fn image_url() -> Value {
         field(&["format"], json!({"type": "string"}), "Changes nothing: the format is read off the file."),
     ];
     json!({"anyOf": [url, request_object(fields, &["url"])]})
+}
+
+fn image_url_meaning(served: &Served<'_>) -> String {
+    let data = "A data URL in base64: data:image/png;base64,…";
+    if served.image_hosts.is_empty() {
+        return data.to_owned();
+    }
+    let hosts: Vec<String> = served.image_hosts.iter().map(ToString::to_string).collect();
+    format!("{data}, or a URL at one of the hosts {}.", hosts.join(", "))
 }
