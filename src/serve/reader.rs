@@ -1,6 +1,6 @@
 //! From requests as they are written to what the engine takes.
 
-use super::api::{ApiError, ChatRequest, ImageFile, ImageSource, InspectRequest, on_one_line};
+use super::api::{ApiError, ChatRequest, ImageFile, ImageSource, InspectRequest, on_one_line, shortened};
 use crate::engine::{self, TiledImage};
 use crate::package::Manifest;
 use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
@@ -124,7 +124,7 @@ fn bytes_of(file: &ImageFile) -> Result<&[u8], ApiError> {
     match &file.source {
         ImageSource::Bytes(bytes) => Ok(bytes),
         ImageSource::Url(url) => {
-            let host = url.host_str().unwrap_or("HOST");
+            let host = shortened(url.host_str().unwrap_or("HOST"));
             let message = format!(
                 "images are not fetched by this server; send a data URL (data:image/png;base64,…), or have it started \
                  with --allow-image-host {host}"
