@@ -110,9 +110,9 @@ comma := ,
 fuzzer = RUSTC_BOOTSTRAP=1 CFLAGS='-g1 -fsanitize=address$(if $(FUZZ_CC),$(comma)fuzzer-no-link)' \
 	$(if $(FUZZ_CC),CC='$(FUZZ_CC)') $(CARGO_FUZZ)
 # Bounds of one input. Images have few pixels here; 256 MiB is what the TIFF reader may reserve for a list, before it reads one.
-FUZZ_BOUNDS := -timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=288
+FUZZ_BOUNDS := -max_len=16384 -timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=288
 FUZZ_SEEDS_request := fuzz/seeds/request
-FUZZ_SEEDS_image := tests/images tests/golden/images
+FUZZ_SEEDS_image := tests/images
 
 fuzz: $(addprefix fuzz-,$(FUZZ_TARGETS))
 
