@@ -146,4 +146,4 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format export models/train benches/peers tests/clients
 
 clean:
-	rm -rf target $(VENV)
+	rm -rf target fuzz/target $(VENV)
