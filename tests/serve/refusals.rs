@@ -27,6 +27,7 @@ fn a_field_that_cannot_be_honoured_is_named() {
         (asking(json!({"temperature": 1, "num_beams": 2})), "temperature", "one call cannot do both"),
         (asking(json!({"num_beams": 1, "length_penalty": 2})), "length_penalty", "has no effect with num_beams 1"),
         (asking(json!({"num_beams": 17})), "num_beams", "it must be at most 16"),
+        (asking(json!({"n": 2})), "n", "greedy search returns at most 1; ask for fewer sequences"),
         (asking(json!({"repetition_penalty": 0})), "repetition_penalty", "it must be a finite number above 0"),
         (asking(json!({"preset": "descrbe"})), "preset", "the nearest name is describe"),
         (asking(json!({"max_tiles": 0})), "max_tiles", "expected a whole number from 1"),

@@ -88,7 +88,7 @@ impl From<ChoiceError> for ApiError {
             Some(hint) => format!("{}; {hint}", error.message(spelt)),
             None => error.message(spelt),
         };
-        Self::field(spelt(error.choice()), message)
+        Self::field(spelt(error.choice()), on_one_line(&message))
     }
 }
 
