@@ -64,13 +64,19 @@ impl BlockProduct {
         all
     }
 
-    /// Whether a row's result depends on nothing but the row: not even on whether it has few companions or many.
-    pub fn is_exact(self) -> bool {
+    /// The same without what lets a row's result depend on more than the row: on whether it has few companions or many.
+    #[must_use]
+    pub fn exact(self) -> Self {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Amx => false,
-            _ => true,
+            Instructions::Amx => Self(Instructions::Avx512Vnni),
+            _ => self,
         }
+    }
+
+    /// Whether a row's result depends on nothing but the row.
+    pub fn is_exact(self) -> bool {
+        self == self.exact()
     }
 
     /// The same results without special instructions: slow, what the others are measured against.
@@ -132,7 +138,7 @@ impl BlockProduct {
         match self.0 {
             Instructions::Portable => CodeForm::Signed,
             #[cfg(target_arch = "x86_64")]
-            _ => super::avx512::code_form(rows),
+            Instructions::Avx512Vnni | Instructions::Amx => super::avx512::code_form(rows),
         }
     }
 
@@ -168,7 +174,7 @@ impl BlockProduct {
                         Instructions::Portable => portable::quantise(values, matrix.format, &mut target),
                         #[cfg(target_arch = "x86_64")]
                         // SAFETY: `all` found the instructions.
-                        _ => unsafe {
+                        Instructions::Avx512Vnni | Instructions::Amx => unsafe {
                             super::avx512::quantise(values, matrix.format, &mut target);
                         },
                     }
@@ -226,7 +232,7 @@ impl BlockProduct {
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            _ => {
+            Instructions::Avx512Vnni | Instructions::Amx => {
                 thread_local! {
                     static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
                 }

@@ -101,15 +101,13 @@ impl Chosen<'_> {
         {
             return Err(format!("there is no attention kernel for heads of size {size}"));
         }
-        let mut usable = BlockProduct::all();
-        usable.retain(|product| *product != BlockProduct::portable());
-        let fastest = usable.first().copied().ok_or("this processor lacks the instructions (AVX-512 VNNI)")?;
-        if fastest.is_exact() && amx == Some(true) && parts.quantised {
-            return Err("there is no AMX on this machine".to_owned());
-        }
+        let fastest = BlockProduct::detect().ok_or("this processor lacks the instructions (AVX-512 VNNI)")?;
         // AMX is for quantised matrices alone.
-        let exact = amx == Some(false) || !parts.quantised;
-        Ok(usable.into_iter().find(|product| product.is_exact() || !exact).unwrap_or(fastest))
+        match amx {
+            Some(true) if fastest.is_exact() && parts.quantised => Err("there is no AMX on this machine".to_owned()),
+            None | Some(true) if parts.quantised => Ok(fastest),
+            _ => Ok(fastest.exact()),
+        }
     }
 
     /// An input with float32 keys or values that the graph extends in place.

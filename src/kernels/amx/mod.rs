@@ -44,6 +44,9 @@ const MOST_ROWS: usize = 256;
 /// Fewest, where pieces are made smaller to have some for every thread.
 const FEWEST_ROWS: usize = 128;
 
+/// Tiles of rows that are multiplied together.
+const PAIR: usize = 2;
+
 /// Sixteen rows of 64 bytes: [`DEPTH`] inputs of as many rows in bfloat16, or of weights `[pairs of inputs, outputs, 2]`.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -59,7 +62,7 @@ struct Rows {
     count: usize,
     /// Tiles along the inputs.
     depth: usize,
-    /// `[tiles of rows, depth]`; zeros where there is no row or no input.
+    /// `[tiles of rows, depth]`, whole pairs of tiles; zeros where there is no row or no input.
     tiles: Vec<Tile>,
 }
 
@@ -68,7 +71,7 @@ struct Rows {
 struct Scratch {
     /// Weights, `[ACROSS, STRETCH]`.
     panel: Vec<Tile>,
-    /// Results, `[tiles of rows, ACROSS]`.
+    /// Results, `[pairs of tiles of rows, PAIR, ACROSS]`.
     sums: Vec<Sums>,
 }
 
@@ -91,21 +94,21 @@ pub(super) unsafe fn product<T: Tasks>(
     }
     ROWS.with_borrow_mut(|rows| {
         rows.round(values, matrix.inputs, tasks)?;
-        let (strips, tiles) = (matrix.outputs.div_ceil(STRIP), rows.count.div_ceil(SIDE));
+        let (strips, pairs) = (matrix.outputs.div_ceil(STRIP), rows.count.div_ceil(PAIR * SIDE));
         // The fewer the pieces, the less often weights are made.
         let wanted = (4 * threads()).div_ceil(strips).min(rows.count.div_ceil(FEWEST_ROWS));
         let pieces = wanted.max(rows.count.div_ceil(MOST_ROWS));
         let out = Shared::new(out);
         tasks.run(strips * pieces, &|task| {
             let (strip, piece) = (task % strips, task / strips);
-            let tiles = tiles * piece / pieces..tiles * (piece + 1) / pieces;
+            let pairs = pairs * piece / pieces..pairs * (piece + 1) / pieces;
             thread_local! {
                 static SCRATCH: RefCell<Scratch> = RefCell::default();
             }
             // SAFETY: the instructions are there, as the caller vouches; each task writes its own part.
             SCRATCH.with_borrow_mut(|scratch| unsafe {
-                scratch.strip(rows, tiles.clone(), matrix, strip * STRIP);
-                scratch.write(rows, tiles, matrix.outputs, strip * STRIP, bias, &out);
+                scratch.strip(rows, pairs.clone(), matrix, strip * STRIP);
+                scratch.write(rows, pairs, matrix.outputs, strip * STRIP, bias, &out);
             });
         })
     })
@@ -116,9 +119,10 @@ impl Rows {
     fn round<T: Tasks>(&mut self, values: &[f32], inputs: usize, tasks: &T) -> Result<(), T::Error> {
         self.count = values.len() / inputs;
         self.depth = inputs.div_ceil(DEPTH);
-        self.tiles.resize(self.count.div_ceil(SIDE) * self.depth, Tile::ZERO);
-        let (count, depth, target) = (self.count, self.depth, Shared::new(&mut self.tiles));
-        tasks.run(count.div_ceil(SIDE), &|task| {
+        let (count, depth) = (self.count.div_ceil(PAIR * SIDE) * PAIR, self.depth);
+        self.tiles.resize(count * depth, Tile::ZERO);
+        let target = Shared::new(&mut self.tiles);
+        tasks.run(count, &|task| {
             // SAFETY: each tile of rows is in one task.
             let tiles = unsafe { target.part(task * depth, depth) };
             for row in 0..SIDE {
@@ -154,14 +158,14 @@ fn round(values: &[f32], out: &mut [u16; DEPTH]) {
 }
 
 impl Scratch {
-    /// Finds the results of a strip of outputs from `first` on for some tiles of rows.
+    /// Finds the results of a strip of outputs from `first` on for some pairs of tiles of rows.
     ///
     /// # Safety
     /// The instructions are there.
-    unsafe fn strip(&mut self, rows: &Rows, tiles: Range<usize>, matrix: &BlockMatrix<'_>, first: usize) {
+    unsafe fn strip(&mut self, rows: &Rows, pairs: Range<usize>, matrix: &BlockMatrix<'_>, first: usize) {
         let across = (matrix.outputs - first).div_ceil(SIDE).min(ACROSS);
         self.panel.resize(ACROSS * STRETCH, Tile::ZERO);
-        self.sums.resize(tiles.len() * ACROSS, Sums::ZERO);
+        self.sums.resize(pairs.len() * PAIR * ACROSS, Sums::ZERO);
         // SAFETY: as the caller vouches.
         let configuration = unsafe { Configuration::load() };
         for start in (0..rows.depth).step_by(STRETCH) {
@@ -170,14 +174,11 @@ impl Scratch {
                 // SAFETY: as above.
                 unsafe { panel::fill(matrix, first + index * SIDE, start, &mut panel[..depth]) };
             }
-            let sums = self.sums.chunks_mut(2 * ACROSS);
-            for (sums, tile) in sums.zip(tiles.clone().step_by(2)) {
-                let lower = rows.tiles(tile, start);
-                let upper = (sums.len() > ACROSS).then(|| rows.tiles(tile + 1, start));
+            for (sums, pair) in self.sums.chunks_exact_mut(PAIR * ACROSS).zip(pairs.clone()) {
+                let tiles = [rows.tiles(PAIR * pair, start), rows.tiles(PAIR * pair + 1, start)];
                 for index in (0..across).step_by(2) {
-                    let weights =
-                        [&self.panel[index * STRETCH..], &self.panel[(index + 1).min(ACROSS - 1) * STRETCH..]];
-                    tiles::add(&configuration, (lower, upper), weights, depth, start == 0, sums, index);
+                    let weights = [&self.panel[index * STRETCH..], &self.panel[(index + 1) * STRETCH..]];
+                    tiles::add(&configuration, tiles, weights, depth, start == 0, sums, index);
                 }
             }
         }
@@ -190,14 +191,14 @@ impl Scratch {
     unsafe fn write(
         &self,
         rows: &Rows,
-        tiles: Range<usize>,
+        pairs: Range<usize>,
         outputs: usize,
         first: usize,
         bias: Option<&[f32]>,
         out: &Shared<f32>,
     ) {
-        for (sums, tile) in self.sums.chunks_exact(ACROSS).zip(tiles) {
-            for row in 0..SIDE.min(rows.count - tile * SIDE) {
+        for (sums, tile) in self.sums.chunks_exact(ACROSS).zip(PAIR * pairs.start..) {
+            for row in 0..SIDE.min(rows.count.saturating_sub(tile * SIDE)) {
                 for (sums, at) in sums.iter().zip((first..outputs).step_by(SIDE)) {
                     let width = SIDE.min(outputs - at);
                     let bias = bias.map_or(&[][..], |bias| &bias[at..at + width]);

@@ -2,7 +2,7 @@
 
 use std::arch::asm;
 
-use super::{ACROSS, DEPTH, SIDE, Tile};
+use super::{ACROSS, DEPTH, PAIR, SIDE, Tile};
 
 /// Results of [`SIDE`] rows and outputs, float32.
 #[derive(Clone, Copy)]
@@ -52,33 +52,27 @@ impl Drop for Configuration {
     }
 }
 
-/// Adds products of one or two tiles of rows with two of outputs to `sums`, `[tiles of rows, ACROSS]`, at `index` and the
-/// one after it; `fresh`: the sums begin at 0.
+/// Adds products of two tiles of rows with two of outputs to `sums`, `[PAIR, ACROSS]`, at `index` and the one after it;
+/// `fresh`: the sums begin at 0.
 pub(super) fn add(
     _set_up: &Configuration,
-    (lower, upper): (&[Tile], Option<&[Tile]>),
+    rows: [&[Tile]; PAIR],
     weights: [&[Tile]; 2],
     depth: usize,
     fresh: bool,
     sums: &mut [Sums],
     index: usize,
 ) {
-    assert!(depth > 0 && index + 1 < ACROSS && sums.len() >= if upper.is_some() { 2 * ACROSS } else { ACROSS });
-    assert!([lower, weights[0], weights[1]].into_iter().chain(upper).all(|tiles| tiles.len() >= depth));
+    assert!(depth > 0 && index + 1 < ACROSS && sums.len() == PAIR * ACROSS);
+    assert!(rows.into_iter().chain(weights).all(|tiles| tiles.len() >= depth));
     if fresh {
         for tile in sums.chunks_mut(ACROSS) {
             tile[index..index + 2].fill(Sums::ZERO);
         }
     }
-    let weights = weights.map(<[Tile]>::as_ptr);
     let sums = sums[index..].as_mut_ptr();
-    // SAFETY: the registers are set up for whole tiles, and as many of them are there as the loops read.
-    unsafe {
-        match upper {
-            Some(upper) => four([lower.as_ptr(), upper.as_ptr()], weights, depth, sums),
-            None => two(lower.as_ptr(), weights, depth, sums),
-        }
-    }
+    // SAFETY: the registers are set up for whole tiles, and as many of them are there as the loop reads.
+    unsafe { multiply(rows.map(<[Tile]>::as_ptr), weights.map(<[Tile]>::as_ptr), depth, sums) };
 }
 
 const _: () = assert!(size_of::<Tile>() == 1024 && size_of::<Sums>() == 1024 && DEPTH * 2 == ROW);
@@ -87,7 +81,7 @@ const _: () = assert!(size_of::<Tile>() == 1024 && size_of::<Sums>() == 1024 && 
 ///
 /// # Safety
 /// The registers are set up; `depth` tiles lie at each pointer, and sums at `sums` and [`ACROSS`] past it.
-unsafe fn four(rows: [*const Tile; 2], weights: [*const Tile; 2], depth: usize, sums: *mut Sums) {
+unsafe fn multiply(rows: [*const Tile; PAIR], weights: [*const Tile; 2], depth: usize, sums: *mut Sums) {
     // SAFETY: as the caller vouches.
     unsafe {
         asm!(
@@ -124,41 +118,6 @@ unsafe fn four(rows: [*const Tile; 2], weights: [*const Tile; 2], depth: usize, 
             row = in(reg) ROW,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
-    }
-}
-
-/// One tile of rows by two of outputs.
-///
-/// # Safety
-/// As [`four`].
-unsafe fn two(rows: *const Tile, weights: [*const Tile; 2], depth: usize, sums: *mut Sums) {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        asm!(
-            "tileloadd tmm0, [{sums} + {row}]",
-            "tileloadd tmm1, [{sums} + {row} + 1024]",
-            "2:",
-            "tileloadd tmm4, [{rows} + {row}]",
-            "tileloaddt1 tmm6, [{left} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloaddt1 tmm7, [{right} + {row}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {rows}, 1024",
-            "add {left}, 1024",
-            "add {right}, 1024",
-            "sub {depth}, 1",
-            "jnz 2b",
-            "tilestored [{sums} + {row}], tmm0",
-            "tilestored [{sums} + {row} + 1024], tmm1",
-            sums = in(reg) sums,
-            rows = inout(reg) rows => _,
-            left = inout(reg) weights[0] => _,
-            right = inout(reg) weights[1] => _,
-            depth = inout(reg) depth => _,
-            row = in(reg) ROW,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }
