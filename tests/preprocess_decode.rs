@@ -1,12 +1,15 @@
 //! Decoding: every format and colour mode against Pillow 10.4 (`tests/images`), and every way
 //! in which an image can be refused.
 
+#[path = "common/png.rs"]
+mod png;
 #[path = "common/reference_data.rs"]
 mod reference_data;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use png::chunk;
 use reference_data::hex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -157,12 +160,7 @@ fn orientation_is_found_in_jpeg_png_and_webp() {
     jpeg.splice(2..2, [b"\xFF\xE1", length.as_slice(), &block].concat());
 
     let mut png = read("png_gray2.png");
-    let block = [b"eXIf".as_slice(), &exif(3)].concat();
-    let mut crc = flate2::Crc::new();
-    crc.update(&block);
-    let length = (block.len() as u32 - 4).to_be_bytes();
-    let chunk = [length.as_slice(), &block, &crc.sum().to_be_bytes()].concat();
-    png.splice(33..33, chunk);
+    png.splice(33..33, chunk(*b"eXIf", &exif(3)));
 
     // A lossy image in the extended layout: VP8X with the Exif flag, image, EXIF.
     let webp = read("webp_lossy.webp");

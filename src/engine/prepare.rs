@@ -41,9 +41,9 @@ struct Encoding {
 impl Engine {
     /// Does one piece of a prompt at hand; admits a group before that, if there is one to admit.
     pub(super) fn prepare(&mut self, on_event: &mut dyn FnMut(Event)) {
-        if let Some(group) = self.next_group() {
+        if let Some((group, shape)) = self.next_group() {
             let id = group.id;
-            match self.admit(group) {
+            match self.admit(group, shape) {
                 Ok(preparing) => self.preparing.push(preparing),
                 Err(error) => return on_event(Event::Failed { id, error: error.into() }),
             }
@@ -66,7 +66,8 @@ impl Engine {
 
     /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that takes at
     /// most half of the work left on it. None overtakes a group that waits for rows or memory once the prompt at hand is done.
-    fn next_group(&mut self) -> Option<Group> {
+    /// With it the rows and positions of the cache it needs.
+    fn next_group(&mut self) -> Option<(Group, (usize, usize))> {
         let index = match self.preparing.as_slice() {
             [] => 0,
             [at_hand] => {
@@ -81,8 +82,9 @@ impl Engine {
             }
             _ => return None,
         };
-        let fits = |group: &Group| self.rows_with(group) <= self.config.max_rows && self.shape_with(group).is_some();
-        self.waiting.get(index).is_some_and(fits).then(|| self.waiting.remove(index)).flatten()
+        let group = self.waiting.get(index).filter(|group| self.rows_with(group) <= self.config.max_rows)?;
+        let shape = self.shape_with(group)?;
+        self.waiting.remove(index).map(|group| (group, shape))
     }
 
     /// Rows that generate once the prompts at hand and this group do.
@@ -108,11 +110,9 @@ impl Engine {
         positions.div_ceil(self.config.prefill_chunk.max(1))
     }
 
-    /// Reserves cache rows for a group and finds what of its prompt the cache holds already.
-    fn admit(&mut self, mut group: Group) -> Result<Preparing, ModelError> {
-        if let Some((rows, capacity)) = self.shape_with(&group) {
-            self.reserve(rows, capacity)?;
-        }
+    /// Gives the cache the shape a group needs and finds what of its prompt the cache holds already.
+    fn admit(&mut self, mut group: Group, (rows, capacity): (usize, usize)) -> Result<Preparing, ModelError> {
+        self.reserve(rows, capacity)?;
         // The last position must run in any case: its logits are the first ones needed.
         let source = self.contents.longest_match(&group.prompt[..group.prompt.len() - 1]);
         let (row, filled) = match source {

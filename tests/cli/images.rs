@@ -3,31 +3,21 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
 
+use crate::common::png::chunk;
 use crate::support::{Transcript, chat, image, json_of};
 
 /// An 8-bit gray PNG of this size whose rows are `rows`.
 fn gray_png(width: u32, height: u32, rows: &[u8]) -> Vec<u8> {
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    let mut chunk = |kind: &[u8; 4], data: &[u8]| {
-        let mut crc = Crc::new();
-        crc.update(kind);
-        crc.update(data);
-        png.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
-        png.extend(kind);
-        png.extend(data);
-        png.extend(crc.sum().to_be_bytes());
-    };
     let header: Vec<u8> =
         [width.to_be_bytes(), height.to_be_bytes()].concat().into_iter().chain([8, 0, 0, 0, 0]).collect();
-    chunk(b"IHDR", &header);
     let mut deflated = ZlibEncoder::new(Vec::new(), Compression::fast());
     deflated.write_all(rows).unwrap();
-    chunk(b"IDAT", &deflated.finish().unwrap());
-    chunk(b"IEND", &[]);
-    png
+    let pixels = deflated.finish().unwrap();
+    let chunks = [chunk(*b"IHDR", &header), chunk(*b"IDAT", &pixels), chunk(*b"IEND", &[])].concat();
+    [b"\x89PNG\r\n\x1a\n".as_slice(), &chunks].concat()
 }
 
 fn write(folder: &Path, name: &str, content: &[u8]) -> String {

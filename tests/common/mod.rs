@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod png;
 mod reference_data;
 
 use std::fs::File;

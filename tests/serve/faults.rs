@@ -5,14 +5,13 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
 use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::common::png::chunk;
 use crate::life::{open, wait_for};
-use crate::support::{Server, about_receipt, content};
+use crate::support::{Server, about_receipt, content, data_url, showing};
 
 const QUESTION: &str = "Tổng cộng là bao nhiêu?";
 
@@ -46,13 +45,6 @@ fn undisturbed(server: &Server, disturb: impl FnOnce()) {
     assert_eq!(content(&server.ask(&about_receipt(QUESTION))), expected);
 }
 
-fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
-    let mut crc = Crc::new();
-    crc.update(&kind);
-    crc.update(data);
-    [&(data.len() as u32).to_be_bytes(), &kind, data, &crc.sum().to_be_bytes()].concat()
-}
-
 /// A grey PNG that claims a size; its data is `zeros` zeros, and a compressed text of `text` zeros stands before it.
 fn png(width: u32, height: u32, zeros: usize, text: usize) -> Vec<u8> {
     let squeezed = |bytes: usize| {
@@ -72,15 +64,6 @@ fn png(width: u32, height: u32, zeros: usize, text: usize) -> Vec<u8> {
         chunk(*b"IEND", &[]),
     ]
     .concat()
-}
-
-fn showing(url: &str) -> Value {
-    let parts = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]);
-    json!({"messages": [{"role": "user", "content": parts}], "max_tokens": 2})
-}
-
-fn data_url(png: &[u8]) -> String {
-    format!("data:image/png;base64,{}", STANDARD.encode(png))
 }
 
 /// Little files that claim to be large, or become large: the memory they take is bounded, and so is the time.

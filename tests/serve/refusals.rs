@@ -3,17 +3,10 @@
 use serde_json::{Value, json};
 
 use crate::common::tiny_package;
-use crate::support::{Server, data_url};
+use crate::support::{Server, data_url, showing, with};
 
 fn asking(fields: Value) -> Value {
-    let mut request = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2});
-    request.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    request
-}
-
-fn showing(url: &str) -> Value {
-    let parts = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]);
-    json!({"messages": [{"role": "user", "content": parts}], "max_tokens": 2})
+    with(json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}), fields)
 }
 
 #[test]
@@ -77,7 +70,7 @@ fn bodies_that_are_no_request() {
     }
     // Larger in pixels than in bytes.
     let file = crate::common::golden("images").join("tiny_square.png");
-    let (status, error) = server.refused(&showing(&data_url(&file)));
+    let (status, error) = server.refused(&showing(&data_url(&std::fs::read(&file).unwrap())));
     assert_eq!((status, &error["code"]), (400, &json!("invalid_image")), "{error}");
     assert_eq!(server.ask(&asking(json!({})))["object"], "chat.completion");
 }

@@ -162,20 +162,25 @@ pub fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).build().into()
 }
 
-/// A file as a data URL.
-pub fn data_url(file: &Path) -> String {
-    let bytes = std::fs::read(file).unwrap();
-    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+/// The bytes of a PNG file as a data URL.
+pub fn data_url(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
 }
 
 /// An image part.
 pub fn image(file: &Path) -> Value {
-    json!({"type": "image_url", "image_url": {"url": data_url(file)}})
+    json!({"type": "image_url", "image_url": {"url": data_url(&std::fs::read(file).unwrap())}})
 }
 
 /// The bundled receipt as an image part.
 pub fn receipt() -> Value {
     image(&repository().join("models/demo/receipt.png"))
+}
+
+/// A short question about the image at a URL.
+pub fn showing(url: &str) -> Value {
+    let parts = json!([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]);
+    json!({"messages": [{"role": "user", "content": parts}], "max_tokens": 2})
 }
 
 /// A question about the receipt.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::report::Report;
 use super::workload::{Measured, Runner, Workload};
-use super::{TILES, expanded};
+use super::{TILES, expanded, round_label};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::CliError;
 use crate::cli::output::{milliseconds, print_json};
@@ -35,8 +35,7 @@ pub(super) fn run(folder: &Path, args: &BenchArgs) -> Result<(), CliError> {
     // In turn, so that a disturbance meets all of them; the first round warms up.
     for round in 0..=args.repeats {
         for (workload, measured) in workloads.iter().zip(&mut measured) {
-            let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round} of {}", args.repeats) };
-            progress.show_work(&format!("{label}: {workload}"));
+            progress.show_work(&round_label(round, args.repeats, &workload.to_string()));
             let found = runner.run(workload)?;
             if round > 0 {
                 measured.push(found);

@@ -88,6 +88,11 @@ fn expanded<T: Clone + PartialEq>(
     Ok(list)
 }
 
+/// What is being measured, in which round; the first is not counted.
+fn round_label(round: u32, rounds: u32, workload: &str) -> String {
+    if round == 0 { format!("warm-up: {workload}") } else { format!("round {round} of {rounds}: {workload}") }
+}
+
 /// Columns and rows of the grid of so many tiles that is nearest to a square.
 fn grid(tiles: u32) -> (u32, u32) {
     let rows = (1..=tiles).filter(|rows| tiles.is_multiple_of(*rows) && rows * rows <= tiles).max().unwrap_or(1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{TILES, expanded};
+use super::{TILES, expanded, round_label};
 use crate::cli::args::BenchArgs;
 use crate::cli::error::CliError;
 use crate::cli::output::print_json;
@@ -137,7 +137,7 @@ impl Plan {
             made += 1;
             client.body(requests.of_load(&self.shown, made - 1, self.question.as_deref()))
         };
-        progress.show_work("warm-up: load");
+        progress.show_work(&round_label(0, 0, Workload::Load.name()));
         // A server that refuses the first request refuses all of them.
         client.ask(&body()).map_err(|message| failed(Workload::Load, &message))?;
         let level = |&concurrency: &usize| {
@@ -159,8 +159,7 @@ impl Plan {
     ) -> Result<Vec<T>, CliError> {
         let mut counted = Vec::new();
         for round in 0..=self.rounds {
-            let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round} of {}", self.rounds) };
-            progress.show_work(&format!("{label}: {}", workload.name()));
+            progress.show_work(&round_label(round, self.rounds, workload.name()));
             let found = run().map_err(|message| failed(workload, &message))?;
             if round > 0 {
                 counted.push(found);

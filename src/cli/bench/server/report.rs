@@ -113,7 +113,7 @@ impl LevelReport {
 
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         let tiles = self.tiles.filter(|tiles| *tiles > 0).map_or(String::new(), |tiles| format!(", {tiles} tiles"));
-        let cached = self.cached_tokens.map_or(String::new(), |cached| format!(" ({cached} of them cached)"));
+        let cached = cached_text(self.cached_tokens);
         writeln!(
             out,
             "\nconcurrency {}: {} answered, {} failed; {} prompt tokens{cached}{tiles}, {} output tokens",
@@ -160,7 +160,7 @@ impl ProbeReport {
     }
 
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let tiles = self.tiles.map_or(String::new(), |tiles| format!("{tiles} tiles, "));
+        let tiles = tiles_text(self.tiles);
         writeln!(
             out,
             "\nprobe: first tokens, of short questions alone and of {} while an image ({tiles}{} prompt tokens) was read",
@@ -191,8 +191,8 @@ impl SecondQuestionReport {
     }
 
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let tiles = self.tiles.map_or(String::new(), |tiles| format!("{tiles} tiles, "));
-        let cached = self.second_cached_tokens.map_or(String::new(), |cached| format!(" ({cached} of them cached)"));
+        let tiles = tiles_text(self.tiles);
+        let cached = cached_text(self.second_cached_tokens);
         writeln!(
             out,
             "\nsecond-question: first tokens of two questions about an image: {tiles}{} and {} prompt tokens{cached}",
@@ -237,6 +237,16 @@ impl Report {
 
 fn first_tokens<'a>(answers: impl Iterator<Item = &'a Answer>) -> Tail {
     Tail::of(answers.map(Answer::first_token))
+}
+
+/// Tiles of an image, before what else there is to say of it; nothing where the server does not tell.
+fn tiles_text(tiles: Option<u64>) -> String {
+    tiles.map_or(String::new(), |tiles| format!("{tiles} tiles, "))
+}
+
+/// Cached tokens, after those they are part of; nothing where the server does not tell.
+fn cached_text(cached: Option<u64>) -> String {
+    cached.map_or(String::new(), |cached| format!(" ({cached} of them cached)"))
 }
 
 fn print_head(out: &mut impl Write) -> std::io::Result<()> {
