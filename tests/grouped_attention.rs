@@ -6,7 +6,7 @@ mod common;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use vintern::kernels::{BlockProduct, CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 
-use common::{Backwards, fast};
+use common::Backwards;
 
 const HEADS: usize = 6;
 const SHARED_HEADS: usize = 2;
@@ -120,17 +120,18 @@ impl<'a> Cache<'a> {
 
 #[test]
 fn it_is_its_definition() {
-    let Some(fast) = fast().into_iter().next() else { return };
-    for (seed, (head_size, positions)) in
-        [(16, 1), (48, 40), (64, CHUNK), (128, 2 * CHUNK + 37)].into_iter().enumerate()
-    {
-        let sequences = Sequences::random(seed as u64, head_size, &[positions]);
-        let out = Cache::new(&sequences, 1, positions + 3).run(fast, &[0], positions, &[]);
-        for (index, found) in out.chunks_exact(head_size).enumerate() {
-            let expected = sequences.expected(0, index / HEADS, index % HEADS);
-            for (found, expected) in found.iter().zip(expected) {
-                let difference = (f64::from(*found) - expected).abs();
-                assert!(difference < 2e-5, "head size {head_size}, head {index}: {found} instead of {expected}");
+    for product in BlockProduct::all() {
+        for (seed, (head_size, positions)) in
+            [(16, 1), (48, 40), (64, CHUNK), (128, 2 * CHUNK + 37)].into_iter().enumerate()
+        {
+            let sequences = Sequences::random(seed as u64, head_size, &[positions]);
+            let out = Cache::new(&sequences, 1, positions + 3).run(product, &[0], positions, &[]);
+            for (index, found) in out.chunks_exact(head_size).enumerate() {
+                let expected = sequences.expected(0, index / HEADS, index % HEADS);
+                for (found, expected) in found.iter().zip(expected) {
+                    let difference = (f64::from(*found) - expected).abs();
+                    assert!(difference < 2e-5, "head size {head_size}, head {index}: {found} instead of {expected}");
+                }
             }
         }
     }
@@ -139,45 +140,51 @@ fn it_is_its_definition() {
 /// A position's result is the same whether it is computed alone, among many positions, or beside other rows.
 #[test]
 fn company_changes_nothing() {
-    let Some(fast) = fast().into_iter().next() else { return };
-    let lengths = [CHUNK + 70, 200, 150];
-    let sequences = Sequences::random(7, 32, &lengths);
-    let width = HEADS * 32;
-    let whole: Vec<Vec<f32>> =
-        (0..3).map(|of| Cache::new(&sequences, 1, 300).run(fast, &[of], lengths[of], &[])).collect();
-    let mut cache = Cache::new(&sequences, 3, 256);
-    let mut done = 0;
-    for positions in [60, 1, 30, 3, 34, 1, 1, 5, 15] {
-        let out = cache.run(fast, &[0, 1, 2], positions, &[]);
-        for (of, out) in out.chunks_exact(positions * width).enumerate() {
-            assert_eq!(out, &whole[of][done * width..(done + positions) * width], "{positions} positions of row {of}");
+    for product in BlockProduct::all() {
+        let lengths = [CHUNK + 70, 200, 150];
+        let sequences = Sequences::random(7, 32, &lengths);
+        let width = HEADS * 32;
+        let whole: Vec<Vec<f32>> =
+            (0..3).map(|of| Cache::new(&sequences, 1, 300).run(product, &[of], lengths[of], &[])).collect();
+        let mut cache = Cache::new(&sequences, 3, 256);
+        let mut done = 0;
+        for positions in [60, 1, 30, 3, 34, 1, 1, 5, 15] {
+            let out = cache.run(product, &[0, 1, 2], positions, &[]);
+            for (of, out) in out.chunks_exact(positions * width).enumerate() {
+                assert_eq!(
+                    out,
+                    &whole[of][done * width..(done + positions) * width],
+                    "{positions} positions of row {of}"
+                );
+            }
+            done += positions;
         }
-        done += positions;
     }
 }
 
 /// Rows that are told to begin alike give what they give when they are not.
 #[test]
 fn a_shared_start_changes_nothing() {
-    let Some(fast) = fast().into_iter().next() else { return };
-    let start = 2 * CHUNK + 20;
-    let mut sequences = Sequences::random(8, 64, &[start + 9; 9]);
-    let width = sequences.width();
-    for row in [2, 3, 5, 6, 7, 8] {
-        let (first, rest) = sequences.packed.split_at_mut(row);
-        rest[0][..start * width].copy_from_slice(&first[1][..start * width]);
+    for product in BlockProduct::all() {
+        let start = 2 * CHUNK + 20;
+        let mut sequences = Sequences::random(8, 64, &[start + 9; 9]);
+        let width = sequences.width();
+        for row in [2, 3, 5, 6, 7, 8] {
+            let (first, rest) = sequences.packed.split_at_mut(row);
+            rest[0][..start * width].copy_from_slice(&first[1][..start * width]);
+        }
+        let rows: Vec<usize> = (0..9).collect();
+        let (mut apart, mut together) = (Cache::new(&sequences, 9, 400), Cache::new(&sequences, 9, 400));
+        assert!(apart.run(product, &rows, start, &[]) == together.run(product, &rows, start, &[]));
+        let shared = SharedStart { rows: vec![2, 1, 8, 3, 5, 6, 7], positions: start };
+        for positions in [1, 1, 4, 2] {
+            let found = together.run(product, &rows, positions, std::slice::from_ref(&shared));
+            assert!(apart.run(product, &rows, positions, &[]) == found, "{positions} positions");
+        }
+        // The other rows' keys are not read there.
+        let taken = SHARED_HEADS * 400 * 64 * 3;
+        together.keys[taken..][..CHUNK * 64].fill(f32::NAN);
+        together.pasts.iter_mut().chain(&mut apart.pasts).for_each(|past| *past -= 1);
+        assert!(apart.run(product, &rows, 1, &[]) == together.run(product, &rows, 1, &[shared]));
     }
-    let rows: Vec<usize> = (0..9).collect();
-    let (mut apart, mut together) = (Cache::new(&sequences, 9, 400), Cache::new(&sequences, 9, 400));
-    assert!(apart.run(fast, &rows, start, &[]) == together.run(fast, &rows, start, &[]));
-    let shared = SharedStart { rows: vec![2, 1, 8, 3, 5, 6, 7], positions: start };
-    for positions in [1, 1, 4, 2] {
-        let found = together.run(fast, &rows, positions, std::slice::from_ref(&shared));
-        assert!(apart.run(fast, &rows, positions, &[]) == found, "{positions} positions");
-    }
-    // The other rows' keys are not read there.
-    let taken = SHARED_HEADS * 400 * 64 * 3;
-    together.keys[taken..][..CHUNK * 64].fill(f32::NAN);
-    together.pasts.iter_mut().chain(&mut apart.pasts).for_each(|past| *past -= 1);
-    assert!(apart.run(fast, &rows, 1, &[]) == together.run(fast, &rows, 1, &[shared]));
 }

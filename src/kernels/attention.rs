@@ -104,9 +104,4 @@ impl BlockProduct {
             }
         })
     }
-
-    /// Whether these instructions have an attention kernel.
-    pub fn has_attention(self) -> bool {
-        self != Self::portable()
-    }
 }

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 
+use super::chunk::{self, Lines};
 use super::product::{BlockProduct, Shared, Tasks};
 
 /// Positions of a chunk of keys.
@@ -151,8 +152,7 @@ struct Tile {
     /// The same for the chunks so far.
     total: Vec<f32>,
     totals: Vec<Weight>,
-    #[cfg(target_arch = "x86_64")]
-    scratch: super::avx512::ChunkScratch,
+    scratch: chunk::Scratch,
 }
 
 thread_local! {
@@ -170,7 +170,7 @@ impl BlockProduct {
     /// What `tasks` says.
     ///
     /// # Panics
-    /// When the sizes do not fit together, the head size is not supported, or these instructions have no such kernel.
+    /// When the sizes do not fit together, or the head size is not supported.
     pub fn grouped_attention<T: Tasks>(
         self,
         shape: GroupedShape,
@@ -180,10 +180,7 @@ impl BlockProduct {
         tasks: &T,
     ) -> Result<(), T::Error> {
         check(shape, &inputs, &cache, out);
-        assert!(
-            self.has_attention() && GroupedShape::is_supported_size(shape.head_size),
-            "there is no kernel for {shape:?}"
-        );
+        assert!(GroupedShape::is_supported_size(shape.head_size), "there is no kernel for {shape:?}");
         if out.is_empty() {
             return Ok(());
         }
@@ -192,7 +189,8 @@ impl BlockProduct {
         }
         BUFFERS.with_borrow_mut(|buffers| {
             buffers.queries.resize(shape.rows * shape.positions * shape.width(), 0.0);
-            let call = Call { shape, inputs, keys: Shared::new(cache.keys), values: Shared::new(cache.values) };
+            let call =
+                Call { product: self, shape, inputs, keys: Shared::new(cache.keys), values: Shared::new(cache.values) };
             call.rotate(&mut buffers.queries, tasks)?;
             if shape.lines() > LINES { call.many(&buffers.queries, out, tasks) } else { call.few(buffers, out, tasks) }
         })
@@ -226,6 +224,7 @@ fn check(shape: GroupedShape, inputs: &GroupedInputs<'_>, cache: &GroupedCache<'
 
 /// A call, its sizes checked.
 struct Call<'a> {
+    product: BlockProduct,
     shape: GroupedShape,
     inputs: GroupedInputs<'a>,
     keys: Shared<f32>,
@@ -406,24 +405,15 @@ impl Call<'_> {
         let limit = |(row, line): &(usize, usize)| (pasts[*row] + line / group + 1).saturating_sub(chunk * CHUNK);
         tile.limits.clear();
         tile.limits.extend(tile.lines.iter().map(|line| limit(line).min(CHUNK)));
-        #[cfg(target_arch = "x86_64")]
-        {
-            let size = self.shape.head_size;
-            let start = self.shape.cache_start(row, head) + chunk * CHUNK * size;
-            // SAFETY: `has_attention` found the instructions; the limits are inside the row's part of the cache, whose keys
-            // and values up to there were written, before or by `rotate`, and are not written now.
-            unsafe {
-                let (keys, values) = (self.keys.pointer().add(start), self.values.pointer().add(start));
-                super::avx512::attend(
-                    &tile.queries,
-                    &tile.limits,
-                    (keys, values),
-                    size,
-                    &mut tile.scratch,
-                    &mut tile.mixed,
-                    &mut tile.weights,
-                );
-            }
+        let size = self.shape.head_size;
+        let start = self.shape.cache_start(row, head) + chunk * CHUNK * size;
+        let lines =
+            Lines { queries: &tile.queries, limits: &tile.limits, mixed: &mut tile.mixed, weights: &mut tile.weights };
+        // SAFETY: the limits are inside the row's part of the cache, whose keys and values up to there were written, before
+        // or by `rotate`, and are not written now; sizes of heads are multiples of all registers.
+        unsafe {
+            let cached = (self.keys.pointer().add(start).cast_const(), self.values.pointer().add(start).cast_const());
+            self.product.attend(lines, cached, size, &mut tile.scratch);
         }
     }
 }

@@ -161,4 +161,18 @@ impl<'a> BlockMatrix<'a> {
             _ => i32::from(row[block]),
         }
     }
+
+    /// Four bytes of the packed zero points of an output, from byte `at` of its row on; what lies past the row is of no
+    /// meaning.
+    #[inline]
+    pub(super) fn zero_point_word(&self, output: usize, at: usize) -> u32 {
+        let Some(packed) = self.zero_points else {
+            return if self.format.bits == 4 { 0x8888_8888 } else { 0x8080_8080 };
+        };
+        let left = packed.get(output * self.zero_point_bytes() + at..).unwrap_or_default();
+        match left.first_chunk::<4>() {
+            Some(whole) => u32::from_le_bytes(*whole),
+            None => left.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)),
+        }
+    }
 }

@@ -13,11 +13,15 @@ mod activations;
 mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+mod chunk;
 mod grouped_attention;
 mod matrix;
 mod portable;
 mod product;
+mod vector;
 
 pub use attention::{AttentionInputs, AttentionShape};
 pub use grouped_attention::{CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart};

@@ -1,6 +1,9 @@
 //! The same results without special instructions: what the fast kernels are tested against.
 
+#![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
+
 use super::activations::{GroupMut, negated};
+use super::vector::Vector;
 use super::{Activations, BlockFormat, BlockMatrix, GROUP};
 
 /// Rounds up to [`GROUP`] values; see [`Activations`].
@@ -46,4 +49,65 @@ pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix
         total = f32::mul_add(part, activations.scales[activations.place(group, row)], total);
     }
     total
+}
+
+// SAFETY (all of them): as the trait says.
+impl Vector for f32 {
+    const LANES: usize = 1;
+    const QUERIES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { *from }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { *to = self }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self + other
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self - other
+    }
+
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        f32::max(self, other)
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
+        f32::mul_add(self, factor, term)
+    }
+
+    #[inline(always)]
+    unsafe fn exponential(self) -> Self {
+        self.exp()
+    }
+
+    #[inline(always)]
+    unsafe fn largest(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    unsafe fn turn(from: *const f32, _stride: usize, count: usize, to: *mut f32, _to_stride: usize) {
+        unsafe { *to = if count > 0 { *from } else { 0.0 } };
+    }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use super::activations::{CodeForm, GroupMut};
+use super::chunk::{self, Lines};
 use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP, portable};
 
 /// Most rows of one piece of work.
@@ -38,6 +39,8 @@ enum Instructions {
     /// Plain Rust: correct everywhere, fast nowhere.
     Portable,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     /// The same for few rows, tiles of bfloat16 for many.
     #[cfg(target_arch = "x86_64")]
@@ -59,6 +62,10 @@ impl BlockProduct {
                 all.push(Self(Instructions::Amx));
             }
             all.push(Self(Instructions::Avx512Vnni));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if super::avx2::available() {
+            all.push(Self(Instructions::Avx2));
         }
         all.push(Self::portable());
         all
@@ -84,10 +91,23 @@ impl BlockProduct {
         Self(Instructions::Portable)
     }
 
+    /// Whether these instructions have a kernel for [`Self::attention`].
+    pub fn has_attention(self) -> bool {
+        match self.0 {
+            Instructions::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => false,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512Vnni | Instructions::Amx => true,
+        }
+    }
+
     /// Name of the instructions.
     pub fn name(self) -> &'static str {
         match self.0 {
             Instructions::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
@@ -133,10 +153,35 @@ impl BlockProduct {
         })
     }
 
+    /// As [`chunk::attend`].
+    ///
+    /// # Safety
+    /// As there, but for the instructions.
+    pub(super) unsafe fn attend(
+        self,
+        lines: Lines<'_>,
+        cached: (*const f32, *const f32),
+        size: usize,
+        scratch: &mut chunk::Scratch,
+    ) {
+        // SAFETY: `all` found the instructions; the rest as the caller vouches.
+        unsafe {
+            match self.0 {
+                Instructions::Portable => chunk::attend::<f32>(lines, cached, size, scratch),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 => super::avx2::attend(lines, cached, size, scratch),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512Vnni | Instructions::Amx => super::avx512::attend(lines, cached, size, scratch),
+            }
+        }
+    }
+
     /// The form of codes that the instructions want for so many rows.
     fn code_form(self, rows: usize) -> CodeForm {
         match self.0 {
             Instructions::Portable => CodeForm::Signed,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => CodeForm::Signed,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Amx => super::avx512::code_form(rows),
         }
@@ -174,6 +219,9 @@ impl BlockProduct {
                         Instructions::Portable => portable::quantise(values, matrix.format, &mut target),
                         #[cfg(target_arch = "x86_64")]
                         // SAFETY: `all` found the instructions.
+                        Instructions::Avx2 => unsafe { super::avx2::quantise(values, matrix.format, &mut target) },
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: as above.
                         Instructions::Avx512Vnni | Instructions::Amx => unsafe {
                             super::avx512::quantise(values, matrix.format, &mut target);
                         },
@@ -230,6 +278,16 @@ impl BlockProduct {
                         *out = portable::output(activations, row, matrix, first + index) + bias;
                     }
                 }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => {
+                thread_local! {
+                    static SCRATCH: RefCell<crate::kernels::avx2::Scratch> = RefCell::default();
+                }
+                // SAFETY: `all` found the instructions; the rest as the caller vouches.
+                SCRATCH.with_borrow_mut(|scratch| unsafe {
+                    super::avx2::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
+                });
             }
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Amx => {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use vintern::kernels::{BlockProduct, Tasks};
+use vintern::kernels::Tasks;
 
 /// Runs the tasks one after the other, the last first.
 pub struct Backwards;
@@ -14,14 +14,4 @@ impl Tasks for Backwards {
         (0..count).rev().for_each(task);
         Ok(())
     }
-}
-
-/// The fast kernels of this processor, each kind of instructions by itself; a test of them passes where there are none.
-pub fn fast() -> Vec<BlockProduct> {
-    let mut found = BlockProduct::all();
-    found.retain(|product| *product != BlockProduct::portable());
-    if found.is_empty() {
-        eprintln!("no fast kernels for this processor: not tested");
-    }
-    found
 }

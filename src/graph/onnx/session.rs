@@ -101,7 +101,7 @@ impl Chosen<'_> {
         {
             return Err(format!("there is no attention kernel for heads of size {size}"));
         }
-        let fastest = BlockProduct::detect().ok_or("this processor lacks the instructions (AVX-512 VNNI)")?;
+        let fastest = BlockProduct::detect().ok_or("this processor lacks the instructions (AVX2, or AVX-512 VNNI)")?;
         // AMX is for quantised matrices alone.
         match amx {
             Some(true) if fastest.is_exact() && parts.quantised => Err("there is no AMX on this machine".to_owned()),

@@ -11,6 +11,7 @@ use std::arch::x86_64::{
 
 use super::{LANES, transpose};
 use crate::kernels::attention::{AttentionInputs, AttentionShape};
+use crate::kernels::vector::{LN_2, POWERS};
 
 /// Positions whose scores are found together.
 const ROWS: usize = 3;
@@ -429,17 +430,16 @@ fn means(values: &[f32], size: usize) -> [f32; MAX_SIZE] {
     sums.map(|sum| sum * inverse)
 }
 
-/// e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial, with the splitting of Cody and Waite.
+/// e^x for x <= 0, within 2 units in the last place: 2^n times a polynomial.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn exponential(x: __m512) -> __m512 {
     let n = _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
-    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), r);
-    // Taylor's series: |r| <= ln 2 / 2, where the seventh term is below 2^-24.
-    let mut p = _mm512_set1_ps(1.0 / 720.0);
-    for factor in [1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
-        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(factor));
+    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2[0]), x);
+    let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(LN_2[1]), r);
+    let mut p = _mm512_set1_ps(POWERS[0]);
+    for factor in &POWERS[1..] {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(*factor));
     }
     _mm512_scalef_ps(p, n)
 }

@@ -5,23 +5,23 @@
 //! the same order, so their results are equal.
 
 mod attention;
-mod chunk;
 mod dot;
 mod gemm;
 mod quantise;
+mod vector;
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
     _mm512_maskz_loadu_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srlv_epi32,
     _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
 use super::activations::CodeForm;
+use super::chunk::{self, Lines};
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
 
 pub(super) use attention::{Scratch as AttentionScratch, attention};
-pub(super) use chunk::{Scratch as ChunkScratch, attend};
 pub(super) use quantise::quantise;
 
 /// 32-bit lanes of a register.
@@ -93,6 +93,21 @@ pub(super) unsafe fn strip(
             }
         }
     }
+}
+
+/// As [`chunk::attend`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn attend(
+    lines: Lines<'_>,
+    cached: (*const f32, *const f32),
+    size: usize,
+    scratch: &mut chunk::Scratch,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe { chunk::attend::<__m512>(lines, cached, size, scratch) };
 }
 
 /// Sixteen rows of a matrix; past its end, the last row again.
@@ -170,24 +185,13 @@ impl<'a> SixteenRows<'a> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m512i; 4] {
-        let middle = if BITS == 4 { 0x8888_8888_u32 } else { 0x8080_8080 };
-        let Some(packed) = self.matrix.zero_points else {
-            return [_mm512_set1_epi32(middle as i32); 4];
-        };
-        let (row_bytes, at) = (self.matrix.zero_point_bytes(), block * BITS / 8);
-        self.prefetch(packed.as_ptr(), row_bytes, at, TABLE_BLOCKS * BITS / 8);
-        let mut words = [[0_u32; LANES]; 4];
-        for (lane, row) in self.rows.into_iter().enumerate() {
-            let bytes = &packed[row * row_bytes..][..row_bytes][at..];
-            for (word, words) in words.iter_mut().enumerate().take(BITS / 2) {
-                words[lane] = match bytes.get(4 * word..).and_then(<[u8]>::first_chunk::<4>) {
-                    Some(whole) => u32::from_le_bytes(*whole),
-                    None => bytes.iter().skip(4 * word).rev().fold(0, |word, byte| word << 8 | u32::from(*byte)),
-                };
-            }
+        let at = block * BITS / 8;
+        if let Some(packed) = self.matrix.zero_points {
+            self.prefetch(packed.as_ptr(), self.matrix.zero_point_bytes(), at, TABLE_BLOCKS * BITS / 8);
         }
         let mut zeros = [_mm512_setzero_si512(); 4];
-        for (zeros, words) in zeros.iter_mut().zip(&words) {
+        for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 2) {
+            let words = self.rows.map(|row| self.matrix.zero_point_word(row, at + 4 * word));
             // SAFETY: sixteen words are there.
             *zeros = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
         }

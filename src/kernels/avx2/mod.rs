@@ -1,0 +1,248 @@
+//! Kernels for processors with AVX2, which have no instruction that adds up four products of bytes.
+//!
+//! Codes are taken as unsigned numbers of 4 bits (those of 8 bits as two such numbers) and activations as signed bytes: the
+//! products of a few dozen inputs then fit 16 bits, and are widened only once for all of them. [`dot`] serves few rows,
+//! [`gemm`] many, as in the kernels for AVX-512; the integers and the order in which scales are applied are the same, and so
+//! are the results.
+
+mod dot;
+mod gemm;
+mod quantise;
+mod vector;
+
+use std::arch::x86_64::{
+    __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps,
+    _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_permute2x128_si256, _mm256_set1_epi32,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+};
+use std::ops::Range;
+
+use super::chunk::{self, Lines};
+use super::{Activations, BlockMatrix, GROUP, STRIP};
+
+pub(super) use quantise::quantise;
+
+/// 32-bit lanes of a register.
+const LANES: usize = 8;
+
+/// Inputs whose products are added up in 16 bits: the smallest block.
+const UNIT: usize = 32;
+
+/// Blocks that [`Tables`] hold.
+const TABLE_BLOCKS: usize = 8;
+
+/// Most rows for which a matrix is read as it lies.
+const FEW_ROWS: usize = 8;
+
+/// Whether this processor can run the kernels.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Memory of one thread.
+#[derive(Default)]
+pub(super) struct Scratch(gemm::Scratch);
+
+/// Computes [`STRIP`] outputs from `first` for some rows.
+///
+/// # Safety
+/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
+/// this part of it meanwhile.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn strip(
+    activations: &Activations,
+    rows: Range<usize>,
+    matrix: &BlockMatrix<'_>,
+    first: usize,
+    bias: Option<&[f32]>,
+    out: *mut f32,
+    scratch: &mut Scratch,
+) {
+    // 0 where there is none.
+    let mut added = [0.0; STRIP];
+    if let Some(bias) = bias {
+        let width = STRIP.min(matrix.outputs - first);
+        added[..width].copy_from_slice(&bias[first..][..width]);
+    }
+    let form = (matrix.format.bits(), matrix.format.block_size() / UNIT);
+    if activations.rows > FEW_ROWS {
+        // SAFETY: as the caller vouches.
+        return unsafe {
+            match form {
+                (4, 1) => gemm::strip::<4, 1>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, 2) => gemm::strip::<4, 2>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, _) => gemm::strip::<4, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                _ => gemm::strip::<8, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+            }
+        };
+    }
+    let (added, _) = added.as_chunks::<LANES>();
+    let firsts = (first..matrix.outputs.min(first + STRIP)).step_by(LANES);
+    for (first, added) in firsts.zip(added) {
+        // SAFETY: as the caller vouches.
+        unsafe {
+            match form {
+                (4, 1) => dot::outputs::<4, 1>(activations, rows.clone(), matrix, first, added, out),
+                (4, 2) => dot::outputs::<4, 2>(activations, rows.clone(), matrix, first, added, out),
+                (4, _) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, added, out),
+                _ => dot::outputs::<8, 4>(activations, rows.clone(), matrix, first, added, out),
+            }
+        }
+    }
+}
+
+/// As [`chunk::attend`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn attend(
+    lines: Lines<'_>,
+    cached: (*const f32, *const f32),
+    size: usize,
+    scratch: &mut chunk::Scratch,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe { chunk::attend::<__m256>(lines, cached, size, scratch) };
+}
+
+/// Room for a group's codes of eight rows.
+type PaddedGroups = [[u8; GROUP]; LANES];
+
+/// Eight rows of a matrix; past its end, the last row again.
+struct EightRows<'a> {
+    matrix: &'a BlockMatrix<'a>,
+    rows: [usize; LANES],
+    row_bytes: usize,
+}
+
+impl<'a> EightRows<'a> {
+    fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
+        let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
+        Self { matrix, rows, row_bytes: matrix.row_bytes() }
+    }
+
+    /// Where the codes of each row's group begin, which is at byte `at`. Those of a group that is not whole are copied to
+    /// `padded`, which holds zeros before.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn group<const BITS: usize>(&self, at: usize, padded: &mut PaddedGroups) -> [*const u8; LANES] {
+        let mut group = [std::ptr::null(); LANES];
+        for ((group, padded), row) in group.iter_mut().zip(padded).zip(self.rows) {
+            let codes = &self.matrix.codes[row * self.row_bytes + at..(row + 1) * self.row_bytes];
+            *group = if codes.len() >= GROUP * BITS / 8 {
+                codes.as_ptr()
+            } else {
+                padded[..codes.len()].copy_from_slice(codes);
+                padded.as_ptr()
+            };
+        }
+        group
+    }
+
+    /// Asks for a piece of what comes next in a tensor of `row_len` elements a row: the eight rows that follow are fetched
+    /// front to back while elements `at` to `at + count` of these are worked on.
+    #[inline]
+    fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
+        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<i8>();
+        for line in (0..LANES * count * size_of::<T>()).step_by(64) {
+            // SAFETY: a prefetch reads nothing, wherever it points.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line)) };
+        }
+    }
+
+    /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
+        let blocks = self.matrix.blocks();
+        let left = blocks - block;
+        self.prefetch(self.matrix.scales.as_ptr(), blocks, block, TABLE_BLOCKS);
+        let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        let mut scales = [_mm256_setzero_si256(); TABLE_BLOCKS];
+        for (scales, row) in scales.iter_mut().zip(self.rows) {
+            // SAFETY: the number of a row's scales was checked; the mask leaves out what lies past them.
+            *scales = unsafe {
+                let from = self.matrix.scales.as_ptr().add(row * blocks + block);
+                if left >= TABLE_BLOCKS {
+                    _mm256_loadu_si256(from.cast())
+                } else {
+                    _mm256_castps_si256(_mm256_maskload_ps(from, mask))
+                }
+            };
+        }
+        transpose(&mut scales);
+        Tables { scales, zeros: self.packed_zeros::<BITS>(block) }
+    }
+
+    /// The packed zero points of [`TABLE_BLOCKS`] blocks from `block` on, four bytes of every row in a register.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m256i; 2] {
+        let at = block * BITS / 8;
+        if let Some(packed) = self.matrix.zero_points {
+            self.prefetch(packed.as_ptr(), self.matrix.zero_point_bytes(), at, TABLE_BLOCKS * BITS / 8);
+        }
+        let mut zeros = [_mm256_setzero_si256(); 2];
+        for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 4) {
+            let mut words = [0; LANES];
+            for (found, row) in words.iter_mut().zip(self.rows) {
+                *found = self.matrix.zero_point_word(row, at + 4 * word);
+            }
+            // SAFETY: eight words are there.
+            *zeros = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
+        }
+        zeros
+    }
+}
+
+/// Scales and zero points of [`TABLE_BLOCKS`] blocks of eight rows.
+struct Tables<const BITS: usize> {
+    /// For every block, the scales of the rows, float32.
+    scales: [__m256i; TABLE_BLOCKS],
+    /// Zero points of the rows, packed as in the matrix, four bytes in a register.
+    zeros: [__m256i; 2],
+}
+
+impl<const BITS: usize> Tables<BITS> {
+    /// Scales of the rows in block `index`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn scale(&self, index: usize) -> __m256 {
+        _mm256_castsi256_ps(self.scales[index])
+    }
+
+    /// Zero points of the rows in block `index`, 32 bits each.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn zero(&self, index: usize) -> __m256i {
+        let per_word = 32 / BITS;
+        let shift = _mm256_set1_epi32((BITS * (index % per_word)) as i32);
+        let word = self.zeros[index / per_word];
+        _mm256_and_si256(_mm256_srlv_epi32(word, shift), _mm256_set1_epi32((1 << BITS) - 1))
+    }
+}
+
+/// Transposes 8 x 8 doublewords.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn transpose(rows: &mut [__m256i; LANES]) {
+    let mut pairs = [_mm256_setzero_si256(); LANES];
+    for i in 0..4 {
+        pairs[2 * i] = _mm256_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        pairs[2 * i + 1] = _mm256_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    // Half H of rows[4i + j] then holds column 4H + j of rows 4i to 4i + 3.
+    for i in 0..2 {
+        rows[4 * i] = _mm256_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        rows[4 * i + 1] = _mm256_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        rows[4 * i + 2] = _mm256_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+        rows[4 * i + 3] = _mm256_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+    }
+    for j in 0..4 {
+        pairs[j] = _mm256_permute2x128_si256::<0x20>(rows[j], rows[4 + j]);
+        pairs[4 + j] = _mm256_permute2x128_si256::<0x31>(rows[j], rows[4 + j]);
+    }
+    *rows = pairs;
+}
