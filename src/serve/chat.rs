@@ -18,8 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::api::{ApiError, ChatRequest, Reply, ReplyForm};
+use super::reader::Resolved;
 use super::worker::{Running, Update};
-use crate::engine::{self, Completion};
+use crate::engine::Completion;
 use crate::generate::FinishReason;
 
 /// Chunks that may wait for a slow reader before the server holds them back.
@@ -50,21 +51,23 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
     })?;
     let deadline = Instant::now() + shared.options.timeout;
-    let mut request = shared.decode(move || ChatRequest::parse(&body)).await?;
-    shared.fetch(&mut request.conversation.images).await?;
-    let reader = Arc::clone(shared);
-    let asked = shared.decode(move || reader.asked(request)).await?;
+    let server = Arc::clone(shared);
+    let Asked { mut resolved, stream, reply } = shared.decode(move || server.asked(ChatRequest::parse(&body)?)).await?;
+    // Nothing is asked of other servers for a request that is refused.
+    shared.fetch(&mut resolved.images).await?;
+    let server = Arc::clone(shared);
+    let request = shared.decode(move || server.reader.read_images(resolved)).await?;
     let running = shared
         .worker
-        .submit(asked.request, place)
+        .submit(request, place)
         .ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", "the engine has stopped"))?;
-    let call = Call { running, reply: asked.reply, deadline, timeout: shared.options.timeout };
-    if asked.stream { call.streamed().await } else { call.whole().await }
+    let call = Call { running, reply, deadline, timeout: shared.options.timeout };
+    if stream { call.streamed().await } else { call.whole().await }
 }
 
-/// A request the engine can take.
+/// A request as the engine can take it, but for its images.
 struct Asked {
-    request: engine::Request,
+    resolved: Resolved,
     stream: bool,
     reply: Reply,
 }
@@ -136,7 +139,7 @@ impl Shared {
         };
         let reply = Reply::new(served.clone(), form);
         let stream = request.stream;
-        Ok(Asked { request: self.reader.read(request)?, stream, reply })
+        Ok(Asked { resolved: self.reader.resolve(request)?, stream, reply })
     }
 }
 

@@ -11,6 +11,13 @@ pub struct RequestReader {
     limits: Limits,
 }
 
+/// A request whose images are still to be had.
+pub(super) struct Resolved {
+    request: engine::Request,
+    pub(super) images: Vec<ImageFile>,
+    options: ImageOptions,
+}
+
 /// What a request has to keep to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -59,22 +66,40 @@ impl RequestReader {
     /// The request as the engine takes it: settings of its preset and its own, images decoded and cut into tiles.
     ///
     /// # Errors
-    /// 400 with the field that is out of its range, in conflict with another, or an image that is none.
+    /// As [`Self::resolve`] and [`Self::read_images`].
     pub fn read(&self, request: ChatRequest) -> Result<engine::Request, ApiError> {
+        self.read_images(self.resolve(request)?)
+    }
+
+    /// All of a request but its images: settings of its preset and its own.
+    ///
+    /// # Errors
+    /// 400 with the field that is out of its range, or in conflict with another.
+    pub(super) fn resolve(&self, request: ChatRequest) -> Result<Resolved, ApiError> {
         let conversation = request.conversation;
         let presets = self.presets.choose(request.preset.as_deref())?;
         let preset = presets.of_call(!conversation.images.is_empty());
         let options = self.image_options(&request.images, preset)?;
-        Ok(engine::Request {
+        let request = engine::Request {
             question: conversation.question,
-            images: self.images(&conversation.images, &options)?,
+            images: Vec::new(),
             history: (!conversation.history.is_empty()).then_some(conversation.history),
             template: None,
             system_message: conversation.system,
             settings: request.generation.resolve(preset, self.limits.max_rows)?,
             stop: request.stop,
             logprobs: request.logprobs,
-        })
+        };
+        Ok(Resolved { request, images: conversation.images, options })
+    }
+
+    /// The request with its images.
+    ///
+    /// # Errors
+    /// 400 with an image that is none, or one too many.
+    pub(super) fn read_images(&self, resolved: Resolved) -> Result<engine::Request, ApiError> {
+        let images = self.images(&resolved.images, &resolved.options)?;
+        Ok(engine::Request { images, ..resolved.request })
     }
 
     /// The tiles of an image.

@@ -125,6 +125,12 @@ fn images_come_from_allowed_hosts_at_public_addresses() {
         assert_eq!(error["param"], "messages[0].content[0].image_url");
         assert!(error["message"].as_str().unwrap().contains(reason), "{url}: {error}");
     }
+    // What is wrong with the rest of a request is found before its image is asked for.
+    for (field, value) in [("model", json!("another")), ("temperature", json!(-1)), ("max_tiles", json!(0))] {
+        let mut request = showing("https://images.invalid/");
+        request[field] = value;
+        assert_eq!(server.refused(&request).1["param"], field);
+    }
     let inspect = json!({"image": format!("http://{here}/a.png")}).to_string();
     let (status, answer) = server.post_to("/v1/inspect", inspect.as_bytes(), &[]);
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("image")), "{answer}");
