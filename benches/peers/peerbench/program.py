@@ -65,8 +65,12 @@ class Run:
         say(f"{name}: {error}")
         self.failures[name] = str(error)
 
-    def measure(self) -> None:
-        """All rounds, each of all engines in turn; the first fills the caches and is not counted."""
+    def measure(self, task: Task) -> dict[str, Any]:
+        """All rounds, each of all engines in turn; the first fills the caches and is not counted.
+
+        What was found is written after each round, so that a run that is ended early keeps it.
+        """
+        results: dict[str, Any] = {}
         for number in range(self.settings.repeats + 1):
             label = f"round {number} of {self.settings.repeats}" if number else "warm-up"
             for name in self.settings.engines:
@@ -80,6 +84,19 @@ class Run:
                     continue
                 if number:
                     self.rounds[name].append(found)
+            if number:
+                results = self.results(task)
+                self.write(results)
+        return results
+
+    def write(self, results: dict[str, Any]) -> None:
+        """The results as JSON, as a table and as a plot."""
+        out = self.settings.out
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(results, ensure_ascii=False, indent=2)
+        (out / "results.json").write_text(text + "\n", encoding="utf-8")
+        (out / "table.md").write_text(table(results), encoding="utf-8")
+        (out / "plot.svg").write_text(plot(results), encoding="utf-8")
 
     def one(self, name: str) -> dict[str, Any]:
         """One engine in a process of its own."""
@@ -105,7 +122,7 @@ class Run:
         return {
             "machine": machine(),
             "task": sizes,
-            "repeats": self.settings.repeats,
+            "repeats": max(map(len, self.rounds.values()), default=0),
             "engines": engines,
             "rounds": self.rounds,
             "failures": self.failures,
@@ -144,14 +161,8 @@ def main(words: list[str] | None = None) -> int:
         say(str(error))
         return 1
     if not settings.prepare_only:
-        program.measure()
-        results = program.results(task)
+        results = program.measure(task)
         check_lengths(results)
-        settings.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, ensure_ascii=False, indent=2)
-        (settings.out / "results.json").write_text(text + "\n", encoding="utf-8")
-        (settings.out / "table.md").write_text(table(results), encoding="utf-8")
-        (settings.out / "plot.svg").write_text(plot(results), encoding="utf-8")
         print(table(results))
         say(f"results.json, table.md and plot.svg are in {settings.out}")
     return 1 if program.failures else 0

@@ -96,7 +96,7 @@ def facts(results: dict[str, Any]) -> str:
         f"{TITLES[name]}: " + ", ".join(f"{package} {version}" for package, version in found["versions"].items())
         for name, found in results["engines"].items()
     )
-    rounds = f"Medians of {results['repeats']} rounds"
+    rounds = "One round" if results["repeats"] == 1 else f"Medians of {results['repeats']} rounds"
     return (
         f"{rounds}; {task['tiles']} tiles, {task['image_tokens']} image tokens of {prompt} prompt tokens, "
         f"{task['new_tokens']} new tokens, {task['threads']} threads; {machine}. {versions}.\n"
