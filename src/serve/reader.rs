@@ -66,7 +66,7 @@ impl RequestReader {
     /// The request as the engine takes it: settings of its preset and its own, images decoded and cut into tiles.
     ///
     /// # Errors
-    /// As [`Self::resolve`] and [`Self::read_images`].
+    /// 400 with the field that is out of its range, in conflict with another, or an image that is none.
     pub fn read(&self, request: ChatRequest) -> Result<engine::Request, ApiError> {
         self.read_images(self.resolve(request)?)
     }
