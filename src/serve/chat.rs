@@ -55,8 +55,12 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
     let Asked { mut resolved, stream, reply } = shared.decode(move || server.asked(ChatRequest::parse(&body)?)).await?;
     // Nothing is asked of other servers for a request that is refused.
     shared.fetch(&mut resolved.images).await?;
-    let server = Arc::clone(shared);
-    let request = shared.decode(move || server.reader.read_images(resolved)).await?;
+    let request = if resolved.images.is_empty() {
+        shared.reader.read_images(resolved)?
+    } else {
+        let server = Arc::clone(shared);
+        shared.decode(move || server.reader.read_images(resolved)).await?
+    };
     let running = shared
         .worker
         .submit(request, place)

@@ -13,7 +13,8 @@ use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::api::{ApiError, InspectRequest};
+use super::api::{ApiError, ImageFile, InspectRequest};
+use crate::settings::ImageOptions;
 
 /// Side of the tiles that are sent back; larger ones are made smaller.
 const LARGEST: u32 = 224;
@@ -25,15 +26,17 @@ const LARGEST: u32 = 224;
 pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     shared.keys.check(request.headers())?;
     let body = shared.read_body(request).await?;
-    let mut request = shared.decode(move || InspectRequest::parse(&body)).await?;
-    shared.fetch(std::slice::from_mut(&mut request.image)).await?;
-    let reader = Arc::clone(&shared);
-    shared.decode(move || reader.inspected(&request)).await.map(Json)
+    let server = Arc::clone(&shared);
+    let resolve = move || server.reader.resolve_tiles(InspectRequest::parse(&body)?);
+    let (mut image, options) = shared.decode(resolve).await?;
+    shared.fetch(std::slice::from_mut(&mut image)).await?;
+    let server = Arc::clone(&shared);
+    shared.decode(move || server.inspected(&image, &options)).await.map(Json)
 }
 
 impl Shared {
-    fn inspected(&self, request: &InspectRequest) -> Result<Value, ApiError> {
-        let image = self.reader.read_tiles(request)?;
+    fn inspected(&self, image: &ImageFile, options: &ImageOptions) -> Result<Value, ApiError> {
+        let image = self.reader.read_tiles(image, options)?;
         let limits = self.reader.limits();
         let tiles = image.tiles().iter().map(as_data_url).collect::<Result<Vec<String>, ApiError>>()?;
         let grid = image.grid();

@@ -102,14 +102,22 @@ impl RequestReader {
         Ok(engine::Request { images, ..resolved.request })
     }
 
-    /// The tiles of an image.
+    /// An image whose tiles are asked for, and how to read it.
     ///
     /// # Errors
     /// 400 with the field at fault.
-    pub fn read_tiles(&self, request: &InspectRequest) -> Result<TiledImage, ApiError> {
+    pub(super) fn resolve_tiles(&self, request: InspectRequest) -> Result<(ImageFile, ImageOptions), ApiError> {
         let presets = self.presets.choose(request.preset.as_deref())?;
         let options = self.image_options(&request.images, presets.of_call(true))?;
-        Ok(self.images(std::slice::from_ref(&request.image), &options)?.remove(0))
+        Ok((request.image, options))
+    }
+
+    /// The tiles of an image.
+    ///
+    /// # Errors
+    /// 400 with an image that is none, or has too many.
+    pub(super) fn read_tiles(&self, image: &ImageFile, options: &ImageOptions) -> Result<TiledImage, ApiError> {
+        Ok(self.images(std::slice::from_ref(image), options)?.remove(0))
     }
 
     fn image_options(&self, choices: &ImageChoices, preset: &PresetValues) -> Result<ImageOptions, ApiError> {

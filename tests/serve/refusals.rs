@@ -131,6 +131,8 @@ fn images_come_from_allowed_hosts_at_public_addresses() {
         request[field] = value;
         assert_eq!(server.refused(&request).1["param"], field);
     }
+    let inspect = json!({"image": "https://images.invalid/", "max_tiles": 0}).to_string();
+    assert_eq!(server.post_to("/v1/inspect", inspect.as_bytes(), &[]).1["error"]["param"], "max_tiles");
     let inspect = json!({"image": format!("http://{here}/a.png")}).to_string();
     let (status, answer) = server.post_to("/v1/inspect", inspect.as_bytes(), &[]);
     assert_eq!((status, &answer["error"]["param"]), (400, &json!("image")), "{answer}");

@@ -203,7 +203,9 @@ fn only_images_are_of_use() {
         if fetched {
             run(origin.fetcher().fetch_all(std::slice::from_mut(&mut image))).unwrap();
         }
-        reader.read_tiles(&InspectRequest { image, preset: None, images: ImageChoices::default() })
+        let request = InspectRequest { image, preset: None, images: ImageChoices::default() };
+        let (image, options) = reader.resolve_tiles(request).unwrap();
+        reader.read_tiles(&image, &options)
     };
     assert_eq!(read("/picture", true).unwrap().grid().columns, 2);
     let error = read("/image", true).unwrap_err();
