@@ -70,6 +70,15 @@ fn fast() -> Vec<BlockProduct> {
     found
 }
 
+/// The fastest kernels of this processor that have one for attention; a test of it passes where there are none.
+fn with_attention() -> Option<BlockProduct> {
+    let found = BlockProduct::all().into_iter().find(|product| product.has_attention());
+    if found.is_none() {
+        eprintln!("no attention kernel for this processor: not tested");
+    }
+    found
+}
+
 fn random_values(random: &mut StdRng, count: usize) -> Vec<f32> {
     (0..count).map(|_| random.random_range(-1.0..1.0)).collect()
 }
@@ -264,7 +273,7 @@ impl Attention {
 /// The error is that of rounding to 8 bits, measured against what attention adds to the mean of the values.
 #[test]
 fn attention_is_its_definition() {
-    let Some(fast) = fast().into_iter().find(|product| product.has_attention()) else { return };
+    let Some(fast) = with_attention() else { return };
     let mut random = StdRng::seed_from_u64(5);
     for size in [
         (2, 65, 3, 32),
@@ -302,7 +311,7 @@ fn attention_is_its_definition() {
 
 #[test]
 fn a_value_that_is_no_number_shows() {
-    let Some(fast) = fast().into_iter().find(|product| product.has_attention()) else { return };
+    let Some(fast) = with_attention() else { return };
     for part in 0..2 {
         let mut attention = Attention::random(&mut StdRng::seed_from_u64(6), (1, 40, 2, 32));
         attention.tensors[part][5 * 64 + 3] = f32::NAN;

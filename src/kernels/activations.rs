@@ -69,3 +69,11 @@ impl Activations {
 pub(super) fn negated(sum: i32) -> i32 {
     sum.wrapping_neg() & 0xffff
 }
+
+/// The step between the codes of values of which the largest is this, and what values are multiplied by to become codes; not
+/// a number where one of them is none.
+#[inline]
+pub(super) fn step(largest: f32, spoilt: bool) -> (f32, f32) {
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    (if spoilt { f32::NAN } else { largest / 127.0 }, inverse)
+}

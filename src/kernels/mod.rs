@@ -19,6 +19,8 @@ mod avx512;
 mod chunk;
 mod grouped_attention;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod matrix_rows;
 mod portable;
 mod product;
 mod vector;

@@ -2,7 +2,7 @@
 
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
-use super::activations::{GroupMut, negated};
+use super::activations::{GroupMut, negated, step};
 use super::vector::Vector;
 use super::{Activations, BlockFormat, BlockMatrix, GROUP};
 
@@ -11,9 +11,8 @@ pub(super) fn quantise(values: &[f32], format: BlockFormat, group: &mut GroupMut
     let flipped = group.code_form.flipped_bits();
     group.codes.fill(flipped);
     let largest = values.iter().fold(0.0, |largest: f32, value| value.abs().max(largest));
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-    let spoilt = values.iter().any(|value| value.is_nan());
-    *group.scale = if spoilt { f32::NAN } else { largest / 127.0 };
+    let (scale, inverse) = step(largest, values.iter().any(|value| value.is_nan()));
+    *group.scale = scale;
     let mut sums = [0; GROUP / 32];
     for (index, value) in values.iter().enumerate() {
         let code = (value * inverse).round_ties_even() as i8;

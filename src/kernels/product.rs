@@ -94,11 +94,9 @@ impl BlockProduct {
     /// Whether these instructions have a kernel for [`Self::attention`].
     pub fn has_attention(self) -> bool {
         match self.0 {
-            Instructions::Portable => false,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => false,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Amx => true,
+            _ => false,
         }
     }
 
@@ -179,11 +177,9 @@ impl BlockProduct {
     /// The form of codes that the instructions want for so many rows.
     fn code_form(self, rows: usize) -> CodeForm {
         match self.0 {
-            Instructions::Portable => CodeForm::Signed,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => CodeForm::Signed,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Vnni | Instructions::Amx => super::avx512::code_form(rows),
+            _ => CodeForm::Signed,
         }
     }
 
@@ -284,9 +280,10 @@ impl BlockProduct {
                 thread_local! {
                     static SCRATCH: RefCell<crate::kernels::avx2::Scratch> = RefCell::default();
                 }
+                let added = bias_of_strip(bias, first);
                 // SAFETY: `all` found the instructions; the rest as the caller vouches.
                 SCRATCH.with_borrow_mut(|scratch| unsafe {
-                    super::avx2::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
+                    super::avx2::strip(activations, rows, matrix, first, &added, out.pointer(), scratch);
                 });
             }
             #[cfg(target_arch = "x86_64")]
@@ -294,12 +291,45 @@ impl BlockProduct {
                 thread_local! {
                     static SCRATCH: RefCell<crate::kernels::avx512::Scratch> = RefCell::default();
                 }
+                let added = bias_of_strip(bias, first);
                 // SAFETY: `all` found the instructions; the rest as the caller vouches.
                 SCRATCH.with_borrow_mut(|scratch| unsafe {
-                    super::avx512::strip(activations, rows, matrix, first, bias, out.pointer(), scratch);
+                    super::avx512::strip(activations, rows, matrix, first, &added, out.pointer(), scratch);
                 });
             }
         }
+    }
+}
+
+/// The bias of [`STRIP`] outputs from `first` on; 0 where there is none.
+#[cfg(target_arch = "x86_64")]
+fn bias_of_strip(bias: Option<&[f32]>, first: usize) -> [f32; STRIP] {
+    let mut added = [0.0; STRIP];
+    if let Some(bias) = bias {
+        let width = STRIP.min(bias.len() - first);
+        added[..width].copy_from_slice(&bias[first..][..width]);
+    }
+    added
+}
+
+/// Adds the bias to the results of a strip from `first` on and writes them to `out`, `[rows, outputs]`.
+///
+/// # Safety
+/// `out` has the rows, of which there are as many as of `totals`, and nothing else touches this part of it.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn write_totals(
+    totals: &mut [[f32; STRIP]],
+    added: &[f32; STRIP],
+    rows: Range<usize>,
+    (first, outputs): (usize, usize),
+    out: *mut f32,
+) {
+    let width = STRIP.min(outputs - first);
+    for (row, totals) in rows.zip(totals) {
+        totals.iter_mut().zip(added).for_each(|(total, added)| *total += added);
+        // SAFETY: `out` has a place for the row, and `width` ends at its end.
+        unsafe { std::ptr::copy_nonoverlapping(totals.as_ptr(), out.add(row * outputs + first), width) };
     }
 }
 

@@ -137,8 +137,7 @@ unsafe fn sums_of_4<const ROWS: usize, const UNITS: usize>(
             }
         }
         for (sums, [lower, upper]) in sums.iter_mut().zip(fours) {
-            let front = _mm256_permute2x128_si256::<0x20>(lower, upper);
-            let back = _mm256_permute2x128_si256::<0x31>(lower, upper);
+            let (front, back) = halves(lower, upper);
             match UNITS {
                 1 => (sums[2 * half], sums[2 * half + 1]) = (front, back),
                 2 => sums[half] = _mm256_add_epi32(front, back),
@@ -174,8 +173,7 @@ unsafe fn sums_of_8<const ROWS: usize>(codes: [*const u8; LANES], activations: *
     }
     let mut sums = [[_mm256_setzero_si256(); BLOCKS]; ROWS];
     for (sums, [lower, upper]) in sums.iter_mut().zip(fours) {
-        let front = _mm256_permute2x128_si256::<0x20>(lower, upper);
-        let back = _mm256_permute2x128_si256::<0x31>(lower, upper);
+        let (front, back) = halves(lower, upper);
         sums[0] = _mm256_add_epi32(front, back);
     }
     sums
@@ -237,4 +235,11 @@ unsafe fn products_of_4<const ROWS: usize>(codes: *const u8, activations: *const
 #[target_feature(enable = "avx2,fma")]
 fn widen(sums: __m256i) -> __m256i {
     _mm256_madd_epi16(sums, _mm256_set1_epi16(1))
+}
+
+/// The lower halves of two registers, and the upper ones.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn halves(first: __m256i, second: __m256i) -> (__m256i, __m256i) {
+    (_mm256_permute2x128_si256::<0x20>(first, second), _mm256_permute2x128_si256::<0x31>(first, second))
 }

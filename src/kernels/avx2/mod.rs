@@ -11,14 +11,15 @@ mod quantise;
 mod vector;
 
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps,
-    _mm256_cmpgt_epi32, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_permute2x128_si256, _mm256_set1_epi32,
-    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    __m256, __m256i, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32,
+    _mm256_loadu_si256, _mm256_maskload_ps, _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
+    _mm256_unpacklo_epi64,
 };
 use std::ops::Range;
 
 use super::chunk::{self, Lines};
+use super::matrix_rows::MatrixRows;
 use super::{Activations, BlockMatrix, GROUP, STRIP};
 
 pub(super) use quantise::quantise;
@@ -32,8 +33,8 @@ const UNIT: usize = 32;
 /// Blocks that [`Tables`] hold.
 const TABLE_BLOCKS: usize = 8;
 
-/// Most rows for which a matrix is read as it lies.
-const FEW_ROWS: usize = 8;
+/// Most rows that [`dot`] serves.
+const DOT_ROWS: usize = 8;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
@@ -44,7 +45,7 @@ pub(super) fn available() -> bool {
 #[derive(Default)]
 pub(super) struct Scratch(gemm::Scratch);
 
-/// Computes [`STRIP`] outputs from `first` for some rows.
+/// Computes [`STRIP`] outputs from `first` for some rows; `added` is the bias.
 ///
 /// # Safety
 /// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
@@ -55,25 +56,19 @@ pub(super) unsafe fn strip(
     rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
     first: usize,
-    bias: Option<&[f32]>,
+    added: &[f32; STRIP],
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
-    // 0 where there is none.
-    let mut added = [0.0; STRIP];
-    if let Some(bias) = bias {
-        let width = STRIP.min(matrix.outputs - first);
-        added[..width].copy_from_slice(&bias[first..][..width]);
-    }
     let form = (matrix.format.bits(), matrix.format.block_size() / UNIT);
-    if activations.rows > FEW_ROWS {
+    if activations.rows > DOT_ROWS {
         // SAFETY: as the caller vouches.
         return unsafe {
             match form {
-                (4, 1) => gemm::strip::<4, 1>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                (4, 2) => gemm::strip::<4, 2>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                (4, _) => gemm::strip::<4, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                _ => gemm::strip::<8, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, 1) => gemm::strip::<4, 1>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                (4, 2) => gemm::strip::<4, 2>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                (4, _) => gemm::strip::<4, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                _ => gemm::strip::<8, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
             }
         };
     }
@@ -110,19 +105,10 @@ pub(super) unsafe fn attend(
 /// Room for a group's codes of eight rows.
 type PaddedGroups = [[u8; GROUP]; LANES];
 
-/// Eight rows of a matrix; past its end, the last row again.
-struct EightRows<'a> {
-    matrix: &'a BlockMatrix<'a>,
-    rows: [usize; LANES],
-    row_bytes: usize,
-}
+/// Eight rows of a matrix.
+type EightRows<'a> = MatrixRows<'a, LANES>;
 
-impl<'a> EightRows<'a> {
-    fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
-        let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
-        Self { matrix, rows, row_bytes: matrix.row_bytes() }
-    }
-
+impl EightRows<'_> {
     /// Where the codes of each row's group begin, which is at byte `at`. Those of a group that is not whole are copied to
     /// `padded`, which holds zeros before.
     #[inline]
@@ -139,17 +125,6 @@ impl<'a> EightRows<'a> {
             };
         }
         group
-    }
-
-    /// Asks for a piece of what comes next in a tensor of `row_len` elements a row: the eight rows that follow are fetched
-    /// front to back while elements `at` to `at + count` of these are worked on.
-    #[inline]
-    fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
-        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<i8>();
-        for line in (0..LANES * count * size_of::<T>()).step_by(64) {
-            // SAFETY: a prefetch reads nothing, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line)) };
-        }
     }
 
     /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
@@ -181,15 +156,10 @@ impl<'a> EightRows<'a> {
     #[target_feature(enable = "avx2,fma")]
     fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m256i; 2] {
         let at = block * BITS / 8;
-        if let Some(packed) = self.matrix.zero_points {
-            self.prefetch(packed.as_ptr(), self.matrix.zero_point_bytes(), at, TABLE_BLOCKS * BITS / 8);
-        }
+        self.prefetch_zero_points(at, TABLE_BLOCKS * BITS / 8);
         let mut zeros = [_mm256_setzero_si256(); 2];
         for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 4) {
-            let mut words = [0; LANES];
-            for (found, row) in words.iter_mut().zip(self.rows) {
-                *found = self.matrix.zero_point_word(row, at + 4 * word);
-            }
+            let words = self.zero_point_words(at + 4 * word);
             // SAFETY: eight words are there.
             *zeros = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
         }

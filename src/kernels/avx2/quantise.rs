@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 };
 
 use super::LANES;
-use crate::kernels::activations::{GroupMut, negated};
+use crate::kernels::activations::{GroupMut, negated, step};
 use crate::kernels::{BlockFormat, GROUP};
 
 /// Registers of a group.
@@ -54,8 +54,8 @@ fn round(values: &[f32; GROUP]) -> (f32, [__m256i; REGISTERS]) {
     // SAFETY: eight lanes fit.
     unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), largest) };
     let largest = lanes.into_iter().fold(0.0, f32::max);
-    let inverse = _mm256_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-    let scale = if spoilt == 0 { largest / 127.0 } else { f32::NAN };
+    let (scale, inverse) = step(largest, spoilt != 0);
+    let inverse = _mm256_set1_ps(inverse);
     (scale, std::array::from_fn(|index| _mm256_cvtps_epi32(_mm256_mul_ps(load(&registers[index]), inverse))))
 }
 

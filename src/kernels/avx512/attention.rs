@@ -10,6 +10,7 @@ use std::arch::x86_64::{
 };
 
 use super::{LANES, transpose};
+use crate::kernels::activations::step;
 use crate::kernels::attention::{AttentionInputs, AttentionShape};
 use crate::kernels::vector::{LN_2, POWERS};
 
@@ -410,13 +411,14 @@ fn round_row(values: &[f32], means: &[f32; MAX_SIZE], codes: &mut [u8]) -> f32 {
         spoilt |= _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
     }
     let largest = _mm512_reduce_max_ps(largest);
-    let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+    let (step, inverse) = step(largest, spoilt != 0);
+    let inverse = _mm512_set1_ps(inverse);
     for (index, codes) in codes.chunks_exact_mut(LANES).enumerate() {
         let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(centred(index), inverse));
         // SAFETY: a chunk is sixteen bytes.
         unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(rounded)) };
     }
-    if spoilt == 0 { largest / 127.0 } else { f32::NAN }
+    step
 }
 
 /// Mean of each channel; what is past the size is 0.

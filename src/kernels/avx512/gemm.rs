@@ -9,6 +9,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::{LANES, SixteenRows, TABLE_BLOCKS, transpose};
+use crate::kernels::product::write_totals;
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
 
 /// Registers across a strip.
@@ -80,12 +81,8 @@ pub(super) unsafe fn strip<const BITS: usize, const BLOCK_LANES: usize>(
             };
         }
     }
-    let width = STRIP.min(matrix.outputs - first);
-    for (row, totals) in rows.zip(&mut scratch.totals) {
-        totals.iter_mut().zip(added).for_each(|(total, added)| *total += added);
-        // SAFETY: `out` has a place for the row, and `width` ends at its end.
-        unsafe { std::ptr::copy_nonoverlapping(totals.as_ptr(), out.add(row * matrix.outputs + first), width) };
-    }
+    // SAFETY: as the caller vouches.
+    unsafe { write_totals(&mut scratch.totals, added, rows, (first, matrix.outputs), out) };
 }
 
 impl Scratch {

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use super::activations::CodeForm;
 use super::chunk::{self, Lines};
+use super::matrix_rows::MatrixRows;
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
 
 pub(super) use attention::{Scratch as AttentionScratch, attention};
@@ -47,7 +48,7 @@ pub(super) fn code_form(rows: usize) -> CodeForm {
 #[derive(Default)]
 pub(super) struct Scratch(gemm::Scratch);
 
-/// Computes [`STRIP`] outputs from `first` for some rows.
+/// Computes [`STRIP`] outputs from `first` for some rows; `added` is the bias.
 ///
 /// # Safety
 /// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
@@ -58,25 +59,19 @@ pub(super) unsafe fn strip(
     rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
     first: usize,
-    bias: Option<&[f32]>,
+    added: &[f32; STRIP],
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
-    // 0 where there is none.
-    let mut added = [0.0; STRIP];
-    if let Some(bias) = bias {
-        let width = STRIP.min(matrix.outputs - first);
-        added[..width].copy_from_slice(&bias[first..][..width]);
-    }
     let lanes_per_block = LANES * matrix.format.block_size() / super::GROUP;
     if activations.code_form == CodeForm::Unsigned {
         // SAFETY: as the caller vouches.
         return unsafe {
             match (matrix.format.bits(), lanes_per_block) {
-                (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, &added, out, &mut scratch.0),
-                _ => gemm::strip::<8, 16>(activations, rows, matrix, first, &added, out, &mut scratch.0),
+                (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, added, out, &mut scratch.0),
+                _ => gemm::strip::<8, 16>(activations, rows, matrix, first, added, out, &mut scratch.0),
             }
         };
     }
@@ -110,19 +105,10 @@ pub(super) unsafe fn attend(
     unsafe { chunk::attend::<__m512>(lines, cached, size, scratch) };
 }
 
-/// Sixteen rows of a matrix; past its end, the last row again.
-pub(super) struct SixteenRows<'a> {
-    matrix: &'a BlockMatrix<'a>,
-    rows: [usize; LANES],
-    row_bytes: usize,
-}
+/// Sixteen rows of a matrix.
+pub(super) type SixteenRows<'a> = MatrixRows<'a, LANES>;
 
-impl<'a> SixteenRows<'a> {
-    pub(super) fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
-        let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
-        Self { matrix, rows, row_bytes: matrix.row_bytes() }
-    }
-
+impl SixteenRows<'_> {
     /// 64 bytes of the codes of one of the rows, from byte `at` on; zeros past its end.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -152,17 +138,6 @@ impl<'a> SixteenRows<'a> {
         }
     }
 
-    /// Asks for a piece of what comes next in a tensor of `row_len` elements a row: the sixteen rows that follow are fetched
-    /// front to back while elements `at` to `at + count` of these are worked on.
-    #[inline]
-    fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
-        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<i8>();
-        for line in (0..LANES * count * size_of::<T>()).step_by(64) {
-            // SAFETY: a prefetch reads nothing, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line)) };
-        }
-    }
-
     /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -186,12 +161,10 @@ impl<'a> SixteenRows<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m512i; 4] {
         let at = block * BITS / 8;
-        if let Some(packed) = self.matrix.zero_points {
-            self.prefetch(packed.as_ptr(), self.matrix.zero_point_bytes(), at, TABLE_BLOCKS * BITS / 8);
-        }
+        self.prefetch_zero_points(at, TABLE_BLOCKS * BITS / 8);
         let mut zeros = [_mm512_setzero_si512(); 4];
         for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 2) {
-            let words = self.rows.map(|row| self.matrix.zero_point_word(row, at + 4 * word));
+            let words = self.zero_point_words(at + 4 * word);
             // SAFETY: sixteen words are there.
             *zeros = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
         }

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::LANES;
-use crate::kernels::activations::{GroupMut, negated};
+use crate::kernels::activations::{GroupMut, negated, step};
 use crate::kernels::{BlockFormat, GROUP};
 
 /// Registers of a group.
@@ -41,8 +41,8 @@ fn round(values: &[f32]) -> (f32, [__m512i; REGISTERS]) {
         spoilt |= _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(*loaded, *loaded);
     }
     let largest = _mm512_reduce_max_ps(largest);
-    let inverse = _mm512_set1_ps(if largest > 0.0 { 127.0 / largest } else { 0.0 });
-    let scale = if spoilt == 0 { largest / 127.0 } else { f32::NAN };
+    let (scale, inverse) = step(largest, spoilt != 0);
+    let inverse = _mm512_set1_ps(inverse);
     (scale, loaded.map(|values| _mm512_cvtps_epi32(_mm512_mul_ps(values, inverse))))
 }
 

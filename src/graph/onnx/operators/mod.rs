@@ -46,9 +46,9 @@ impl OwnKernels {
         let (product, mut domain) = (self.product, OperatorDomain::new(DOMAIN)?);
         if self.parts.quantised {
             domain = domain.add(matmul_nbits::MatMulNBits(product))?;
-        }
-        if self.parts.quantised && product.has_attention() {
-            domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
+            if product.has_attention() {
+                domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
+            }
         }
         if self.parts.cached_attention {
             let shared = self.shared_starts.clone();
