@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 OURS = "vintern"
 
@@ -24,13 +25,18 @@ class Engine:
 PEERS = {
     engine.name: engine
     for engine in (
-        Engine("transformers", "transformers, bf16", converts=False),
-        Engine("llama_cpp", "llama.cpp, Q4_0"),
-        Engine("openvino", "OpenVINO GenAI, int4", borrows="transformers"),
-        Engine("onnxruntime_genai", "ONNX Runtime GenAI, int4", borrows="transformers"),
+        Engine("transformers", "transformers", converts=False),
+        Engine("llama_cpp", "llama.cpp"),
+        Engine("openvino", "OpenVINO GenAI", borrows="transformers"),
+        Engine("onnxruntime_genai", "ONNX Runtime GenAI", borrows="transformers"),
     )
 }
-TITLES = {OURS: "vintern, int4"} | {name: engine.title for name, engine in PEERS.items()}
+NAMES = {OURS: OURS} | {name: engine.title for name, engine in PEERS.items()}
+
+
+def title(name: str, found: dict[str, Any]) -> str:
+    """An engine and the precision of the language model it was measured with."""
+    return f"{NAMES[name]}, {found['precision']}"
 
 
 def environments_for(names: list[str]) -> list[Engine]:

@@ -32,6 +32,7 @@ def figures(report: dict[str, Any], repetition_penalty: float) -> dict[str, Any]
         return milliseconds / 1e3
 
     return {
+        "precision": "int4",
         "versions": {"library": report["library"]},
         "kernels": report["placement"]["decoder"].get("kernels"),
         "load": report["load"] / 1e3,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from peerbench.engines import OURS, TITLES
+from peerbench.engines import OURS, title
 from peerbench.table import COLUMNS
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ def text(x: float, y: float, content: str, **attributes: str) -> str:
 def panel(results: dict[str, Any], figure: str, left: float, top: float) -> Iterator[str]:
     """One figure of all engines."""
     engines = results["engines"]
-    title, style = next((title, style) for name, title, style in COLUMNS if name == figure)
+    head, style = next((head, style) for name, head, style in COLUMNS if name == figure)
     better = BETTER.get(figure, "longer is better")
-    yield text(left, top + 16, f"{title.format(**results['task'])} ({better})", font_weight="bold")
+    yield text(left, top + 16, f"{head.format(**results['task'])} ({better})", font_weight="bold")
     most = max((found[figure] for found in engines.values() if figure in found), default=1.0)
     for index, (name, found) in enumerate(engines.items()):
         y = top + HEAD - 16 + index * (BAR_HEIGHT + GAP)
         start, middle = left + LABEL_WIDTH, y + BAR_HEIGHT * 0.72
-        yield text(start - 8, middle, TITLES[name], text_anchor="end")
+        yield text(start - 8, middle, title(name, found), text_anchor="end")
         width = BAR_WIDTH * found.get(figure, 0.0) / most
         colour = OUR_COLOUR if name == OURS else PEER_COLOUR
         yield f'<rect x="{start}" y="{y:g}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{colour}"/>'

@@ -66,13 +66,14 @@ class Run:
         self.failures[name] = str(error)
 
     def measure(self, task: Task) -> dict[str, Any]:
-        """All rounds, each of all engines in turn; the first fills the caches and is not counted.
+        """All rounds, each of all engines in turn; the first ones warm up and are not counted.
 
         What was found is written after each round, so that a run that is ended early keeps it.
         """
         results: dict[str, Any] = {}
-        for number in range(self.settings.repeats + 1):
-            label = f"round {number} of {self.settings.repeats}" if number else "warm-up"
+        for number in range(1 - self.settings.warm_up_rounds, self.settings.repeats + 1):
+            counted = number > 0
+            label = f"round {number} of {self.settings.repeats}" if counted else "warm-up"
             for name in self.settings.engines:
                 if name in self.failures:
                     continue
@@ -82,9 +83,9 @@ class Run:
                 except FailedError as error:
                     self.fail(name, error)
                     continue
-                if number:
+                if counted:
                     self.rounds[name].append(found)
-            if number:
+            if counted:
                 results = self.results(task)
                 self.write(results)
         return results

@@ -25,6 +25,7 @@ class Settings:
     program: Path
     exporter: Path
     repeats: int
+    warm_up_rounds: int
     new_tokens: int
     tiles: int
     text_tokens: int
@@ -54,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     add("--shape", default="vintern-3b", help="shape of the random checkpoint (default: %(default)s)")
     add("--program", type=Path, default=ROOT / "target" / "release" / "vintern", help="default: %(default)s")
     add("--exporter", type=Path, default=ROOT / ".venv" / "bin" / "vintern-export", help="default: %(default)s")
-    add("--repeats", type=int, default=3, help="counted rounds, after one that is not (default: %(default)s)")
+    add("--repeats", type=int, default=3, help="counted rounds (default: %(default)s)")
+    add("--warm-up-rounds", type=int, default=1, help="rounds before them that are not (default: %(default)s)")
     add("--new-tokens", type=int, default=64, help="tokens of each answer (default: %(default)s)")
     add("--tiles", type=int, default=6, help="tiles beside the thumbnail (default: %(default)s)")
     add("--text-tokens", type=int, default=127, help="tokens of the prompt beside the image's (default: %(default)s)")
@@ -72,8 +74,8 @@ def read_settings(words: list[str] | None = None) -> Settings:
     peers = found.peers.replace(",", " ").split()
     if unknown := [name for name in peers if name not in PEERS]:
         options.error(f"no such engine: {', '.join(unknown)}; there are {', '.join(PEERS)}")
-    if found.new_tokens < 2 or found.repeats < 1:
-        options.error("at least 2 new tokens and 1 round are needed")
+    if found.new_tokens < 2 or found.repeats < 1 or found.warm_up_rounds < 0:
+        options.error("at least 2 new tokens, 1 counted round and no fewer than 0 others are needed")
     work = found.work.resolve()
     return Settings(
         engines=[*([] if found.no_vintern else [OURS]), *peers],
@@ -85,6 +87,7 @@ def read_settings(words: list[str] | None = None) -> Settings:
         program=found.program.resolve(),
         exporter=found.exporter.absolute(),
         repeats=found.repeats,
+        warm_up_rounds=found.warm_up_rounds,
         new_tokens=found.new_tokens,
         tiles=found.tiles,
         text_tokens=found.text_tokens,

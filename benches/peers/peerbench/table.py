@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from peerbench.engines import OURS, TITLES
+from peerbench.engines import OURS, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,21 +68,21 @@ def notes_of(found: dict[str, Any], figure: str, penalty: float, notes: Notes) -
 def table(results: dict[str, Any]) -> str:
     """Figures, ratios and notes of a run."""
     task, engines, notes = results["task"], results["engines"], Notes()
-    names = [title.format(**task) for _, title, _ in COLUMNS]
+    names = [head.format(**task) for _, head, _ in COLUMNS]
     lines = [["", *names]]
     for name, found in engines.items():
         cells = []
         for figure, _, style in COLUMNS:
             value = style(found[figure]) if figure in found else "–"
             cells.append(value + notes_of(found, figure, task["repetition_penalty"], notes))
-        lines.append([TITLES[name], *cells])
+        lines.append([title(name, found), *cells])
     text = rows(lines)
     if OURS in engines:
         lines = [["vintern is better by", *names]]
         for name, found in engines.items():
             if name != OURS:
                 ratios = [advantage(engines[OURS], found, figure) for figure, _, _ in COLUMNS]
-                lines.append([TITLES[name], *("–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios)])
+                lines.append([title(name, found), *("–" if ratio is None else f"{ratio:.2f} ×" for ratio in ratios)])
         if len(lines) > 1:
             text += "\n" + rows(lines)
     return text + str(notes) + "\n" + facts(results)
@@ -93,7 +93,7 @@ def facts(results: dict[str, Any]) -> str:
     task, machine = results["task"], results["machine"]
     prompt = task["image_tokens"] + task["text_tokens"]
     versions = "; ".join(
-        f"{TITLES[name]}: " + ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+        f"{title(name, found)}: " + ", ".join(f"{package} {version}" for package, version in found["versions"].items())
         for name, found in results["engines"].items()
     )
     rounds = "One round" if results["repeats"] == 1 else f"Medians of {results['repeats']} rounds"

@@ -25,6 +25,7 @@ SIZES = {"image_size": 448, "tiles": 7, "image_tokens": 1792, "text_tokens": 127
 ASKED = {"new_tokens": 64, "num_beams": 3, "repetition_penalty": 3.5, "threads": 2}
 TASK: dict[str, Any] = SIZES | ASKED | {"prompt_tokens": 1919}
 ROUND: dict[str, Any] = {
+    "precision": "int4",
     "versions": {"engine": "1.0"},
     "not_offered": {},
     "load": 1.0,

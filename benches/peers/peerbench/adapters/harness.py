@@ -36,7 +36,9 @@ class Generation:
 
 
 class Adapter(Protocol):
-    """An engine."""
+    """An engine. ``precision`` is that of the language model's weights, in the engine's own words."""
+
+    precision: str
 
     def __init__(self, task: Task) -> None: ...
 
@@ -96,7 +98,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measure(adapter: Adapter, task: Task) -> dict[str, Any]:
     """The figures of one round: times in seconds."""
-    found: dict[str, Any] = {"versions": adapter.versions(), "load": seconds(adapter.load), "not_offered": {}}
+    found: dict[str, Any] = {"precision": adapter.precision, "versions": adapter.versions()}
+    found |= {"load": seconds(adapter.load), "not_offered": {}}
     try:
         adapter.vision()
         found["vision"] = seconds(adapter.vision)

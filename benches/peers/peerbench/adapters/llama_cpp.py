@@ -32,6 +32,8 @@ def checked(value: Any, what: str) -> Any:
 class LlamaCpp:
     """The language model with the vision part beside it."""
 
+    precision = "Q4_0"
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.folder = Path(task.converted)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class OnnxRuntimeGenAi:
     """The language model on the CPU."""
 
+    precision = "int4"
+
     def __init__(self, task: Task) -> None:
         self.task = task
 

@@ -45,6 +45,8 @@ class Clock(openvino_genai.StreamerBase):
 class OpenVino:
     """Both parts on the CPU plugin, which chooses what to compute in."""
 
+    precision = "int4"
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.folder = Path(task.converted)
