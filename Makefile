@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo eval train bench-peers test test-rust test-gpu-library test-python fuzz lint doc check format clean
+.PHONY: setup demo eval train bench-peers test test-rust test-gpu test-gpu-here test-gpu-library test-python fuzz lint doc check format clean
 
 setup: $(VENV)/.ready
 	cargo build --release
@@ -87,6 +87,22 @@ GPU_LIBRARY := onnxruntime-gpu==1.31.1
 test-gpu-library: $(VENV)/.ready
 	test -d $(VENV)/gpu || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/gpu $(GPU_LIBRARY)
 	cargo test --test cli gpu_library -- --ignored
+
+# The library of the GPU wheel on a machine with an NVIDIA GPU, with the libraries of CUDA, cuDNN and TensorRT that it needs;
+# the driver is the machine's own.
+GPU_NEEDS := onnxruntime-gpu[cuda,cudnn]==1.31.1 tensorrt-cu13-libs==10.13.3.9
+$(VENV)/gpu/.needs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/gpu --upgrade $(GPU_NEEDS)
+	touch $@
+
+test-gpu:
+	@if nvidia-smi -L 2>/dev/null; then $(MAKE) --no-print-directory test-gpu-here; \
+	else echo 'There is no NVIDIA GPU on this machine: nothing was tested.'; fi
+
+test-gpu-here: $(VENV)/gpu/.needs
+	rm -rf target/tmp/packages
+	LD_LIBRARY_PATH="$$(find $(CURDIR)/$(VENV)/gpu -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)" \
+		cargo test --test device_cache --test golden_reference gpu -- --ignored --nocapture --test-threads 1
 
 # The clients of the server; they start the release build.
 $(VENV)/.clients: $(VENV)/.ready tests/clients/requirements.txt

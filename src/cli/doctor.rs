@@ -35,7 +35,7 @@ struct Report {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 struct Check {
     name: &'static str,
     state: State,
@@ -260,8 +260,12 @@ fn check_graphs(library: &Library, providers: &ComponentProviders, package: &Pac
         Ok(model) => {
             for (component, placement) in model.placements() {
                 for skipped in &placement.skipped {
-                    let detail = format!("{} is not used: {}", skipped.provider, skipped.reason);
-                    report.checks.push(Check::warning("provider", detail));
+                    let warning =
+                        Check::warning("provider", format!("{} is not used: {}", skipped.provider, skipped.reason));
+                    // The graphs share their lists and their reasons, more often than not.
+                    if !report.checks.contains(&warning) {
+                        report.checks.push(warning);
+                    }
                 }
                 report.checks.push(Check::ok(component.name(), placement.to_string()));
                 report.placement.push(GraphPlacement { graph: component.name(), providers: placement.clone() });

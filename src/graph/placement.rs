@@ -15,6 +15,9 @@ pub struct Placement {
     /// The kernels of this crate that run parts of the graph, where they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<&'static str>,
+    /// Where the graph's cache lies, if it has one and that is not the host's memory from which it reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// Providers of the list that come before the one that is used, and why they are not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<SkippedProvider>,
@@ -59,7 +62,7 @@ impl Placement {
 }
 
 impl std::fmt::Display for Placement {
-    /// `CPUExecutionProvider 44 nodes, …; fused graph; avx512-vnni kernels`
+    /// `CPUExecutionProvider 44 nodes, …; fused graph; avx512-vnni kernels; cache on CUDA device 0`
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, entry) in self.providers.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
@@ -70,6 +73,9 @@ impl std::fmt::Display for Placement {
         }
         if let Some(kernels) = self.kernels {
             write!(f, "; {kernels} kernels")?;
+        }
+        if let Some(place) = &self.cache {
+            write!(f, "; cache {place}")?;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::ModelError;
-use crate::graph::onnx::{CacheDtype, CacheForm, CacheLayout, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
+use crate::graph::onnx::{CacheLayout, CacheMemory, GraphSource, Library, OnnxCachedGraph, OnnxGraph};
 use crate::graph::{CachedGraph, Graph, Placement};
-use crate::package::{Architecture, Component, FUSED, GraphVariant, Package, STANDARD};
+use crate::package::{Component, FUSED, GraphVariant, Package, STANDARD};
 use crate::provider::ComponentProviders;
 use crate::provider::tensorrt::{EngineSource, ShapeLimits, default_folder};
 
@@ -37,8 +37,10 @@ impl Graphs {
         let encoder = load(Component::VisionEncoder)?;
         let projector = load(Component::Projector)?;
         let decoder = load(Component::Decoder)?;
-        let layout = cache_layout(&package.manifest().architecture, decoder.variant())?;
-        let decoder = OnnxCachedGraph::new(decoder, layout)?;
+        let layout = CacheLayout::of(&package.manifest().architecture, decoder.variant())
+            .map_err(|found| ModelError::NoVariant { component: Component::Decoder, found })?;
+        let memory = CacheMemory::of(library, &decoder, &layout)?;
+        let decoder = OnnxCachedGraph::new(decoder, layout, memory)?;
         Ok(Self { vision_encoder: Box::new(encoder), projector: Box::new(projector), decoder: Box::new(decoder) })
     }
 
@@ -87,29 +89,4 @@ fn usable_variants(package: &Package, component: Component) -> Result<Vec<(PathB
         return Err(ModelError::NoVariant { component, found });
     }
     Ok(usable)
-}
-
-fn cache_layout(sizes: &Architecture, variant: &GraphVariant) -> Result<CacheLayout, ModelError> {
-    let tensors: Vec<(String, String)> = (0..sizes.num_hidden_layers)
-        .flat_map(|layer| ["key", "value"].map(move |kind| (layer, kind)))
-        .map(|(layer, kind)| (format!("past_key_values.{layer}.{kind}"), format!("present.{layer}.{kind}")))
-        .collect();
-    let first = tensors.first().map_or("", |(past, _)| past.as_str());
-    let dtype = variant.inputs.iter().find(|input| input.name == first).map(|input| input.dtype.as_str());
-    let dtype = match dtype {
-        Some("fp32") => CacheDtype::F32,
-        Some("fp16") => CacheDtype::F16,
-        found => {
-            let found = format!("its cache input {first} has dtype {}", found.unwrap_or("(missing)"));
-            return Err(ModelError::NoVariant { component: Component::Decoder, found });
-        }
-    };
-    Ok(CacheLayout {
-        tensors,
-        heads: sizes.num_key_value_heads,
-        head_dim: sizes.head_dim,
-        dtype,
-        form: if variant.variant == STANDARD { CacheForm::Apart } else { CacheForm::InPlace },
-        output_width: sizes.vocab_size,
-    })
 }

@@ -204,6 +204,18 @@ pub struct GraphVariant {
     pub outputs: Vec<TensorEntry>,
 }
 
+impl GraphVariant {
+    /// An input with past keys or values, if the graph has a cache; all of them have its number format.
+    pub fn cache_input(&self) -> Option<&TensorEntry> {
+        self.inputs.iter().find(|input| input.name.starts_with("past_key_values."))
+    }
+
+    /// Number format of the cache, if the graph has one.
+    pub fn cache_dtype(&self) -> Option<&str> {
+        self.cache_input().map(|input| input.dtype.as_str())
+    }
+}
+
 /// How the matrices of a graph are quantised.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Quantisation {
@@ -264,10 +276,7 @@ impl Manifest {
     /// that a variant of the decoder keeps them in.
     pub fn cache_position_bytes(&self) -> usize {
         let sizes = &self.architecture;
-        let is_half = |variant: &GraphVariant| {
-            let cache = variant.inputs.iter().find(|input| input.name.starts_with("past_key_values."));
-            cache.is_some_and(|input| input.dtype == "fp16")
-        };
+        let is_half = |variant: &GraphVariant| variant.cache_dtype() == Some("fp16");
         let decoder = &self.graphs.decoder;
         let element = if !decoder.is_empty() && decoder.iter().all(is_half) { 2 } else { 4 };
         2 * sizes.num_hidden_layers * sizes.num_key_value_heads * sizes.head_dim * element

@@ -31,10 +31,14 @@ pub struct KnownProvider {
     pub short_options: &'static [(&'static str, &'static str)],
     /// Options that pass through as they are.
     pub options: &'static [&'static str],
-    /// Whether it has kernels for the `com.microsoft` operators of fused graphs.
-    pub takes_fused: bool,
+    /// Number formats in which it has kernels for the `com.microsoft` operators of fused decoders, the attention with a cache
+    /// first of all; none where fused graphs are not for it.
+    pub fused: &'static [&'static str],
     pub(super) registration: Registration,
 }
+
+const FLOAT_AND_HALF: &[&str] = &["fp32", "fp16"];
+const HALF: &[&str] = &["fp16"];
 
 /// Options of the CPU provider; see [`super::CpuOptions`].
 const CPU_OPTIONS: &[&str] = &["amx", "arena", "kernels", "prepacking"];
@@ -145,7 +149,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "it is part of every ONNX Runtime library",
         short_options: &[],
         options: CPU_OPTIONS,
-        takes_fused: true,
+        fused: FLOAT_AND_HALF,
         registration: Registration::Cpu,
     },
     KnownProvider {
@@ -160,7 +164,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("cuda_graph", "enable_cuda_graph"),
         ],
         options: CUDA_OPTIONS,
-        takes_fused: true,
+        fused: HALF,
         registration: Registration::Cuda,
     },
     KnownProvider {
@@ -180,7 +184,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("cuda_graph", "trt_cuda_graph_enable"),
         ],
         options: TENSORRT_OPTIONS,
-        takes_fused: false,
+        fused: &[],
         registration: Registration::TensorRt,
     },
     KnownProvider {
@@ -203,7 +207,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "nv_runtime_cache_path",
             "nv_use_external_data_initializer",
         ],
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("NvTensorRtRtx"),
     },
     KnownProvider {
@@ -217,7 +221,7 @@ const PROVIDERS: &[KnownProvider] = &[
             ("streams", "num_streams"),
         ],
         options: OPENVINO_OPTIONS,
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("OpenVINO"),
     },
     KnownProvider {
@@ -238,7 +242,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "storageBufferCacheMode",
             "validationMode",
         ],
-        takes_fused: true,
+        fused: FLOAT_AND_HALF,
         registration: Registration::Named("WebGPU"),
     },
     KnownProvider {
@@ -262,7 +266,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "migraphx_save_model_path",
             "migraphx_use_native_calibration_table",
         ],
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("MIGraphX"),
     },
     KnownProvider {
@@ -271,7 +275,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "ONNX Runtime has no ROCm provider since 1.23; migraphx takes its place",
         short_options: &[("device", "device_id")],
         options: &["device_id", "gpu_mem_limit", "arena_extend_strategy", "tunable_op_enable"],
-        takes_fused: true,
+        fused: HALF,
         registration: Registration::Named("ROCM"),
     },
     KnownProvider {
@@ -289,7 +293,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "RequireStaticInputShapes",
             "SpecializationStrategy",
         ],
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("CoreML"),
     },
     KnownProvider {
@@ -304,7 +308,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "enable_graph_capture",
             "performance_preference",
         ],
-        takes_fused: true,
+        fused: FLOAT_AND_HALF,
         registration: Registration::Named("DML"),
     },
     KnownProvider {
@@ -330,7 +334,7 @@ const PROVIDERS: &[KnownProvider] = &[
             "soc_model",
             "vtcm_mb",
         ],
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("QNN"),
     },
     KnownProvider {
@@ -339,7 +343,7 @@ const PROVIDERS: &[KnownProvider] = &[
         how_to_get: "it is part of ONNX Runtime libraries built with it, those for mobile systems among them",
         short_options: &[("threads", "intra_op_num_threads")],
         options: &["intra_op_num_threads"],
-        takes_fused: false,
+        fused: &[],
         registration: Registration::Named("XNNPACK"),
     },
 ];

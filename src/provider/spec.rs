@@ -77,11 +77,15 @@ impl Provider {
         }
     }
 
-    /// Whether the provider has kernels for the `com.microsoft` operators of fused graphs.
-    pub fn prefers_fused(&self) -> bool {
+    /// Whether the provider has kernels for the `com.microsoft` operators of fused graphs; of a decoder with a cache of the
+    /// number format `cache`, where it has one.
+    pub fn runs_fused(&self, cache: Option<&str>) -> bool {
         match self {
             Self::Cpu(_) => true,
-            Self::Other { known, .. } => known.is_some_and(|known| known.takes_fused),
+            Self::Other { known, .. } => known.is_some_and(|known| match cache {
+                Some(format) => known.fused.contains(&format),
+                None => !known.fused.is_empty(),
+            }),
         }
     }
 
@@ -280,6 +284,18 @@ mod tests {
         assert_eq!(options[0].1, "a:1x2,b:3;c=4");
         assert!(matches!(parse(r#"tensorrt:fp16="1"#), Err(ProviderError::Syntax { .. })));
         assert!(matches!(parse(r#"tensorrt:fp16=1"2"3"#), Err(ProviderError::Syntax { .. })));
+    }
+
+    #[test]
+    fn fused_graphs_are_for_providers_with_kernels_for_their_number_format() {
+        let runs = |spec: &str, cache| parse(spec).unwrap().entries()[0].runs_fused(cache);
+        for cache in [None, Some("fp16"), Some("fp32")] {
+            assert!(runs("cpu", cache));
+            assert!(!runs("tensorrt", cache) && !runs("openvino", cache) && !runs("Other", cache));
+        }
+        // CUDA's attention over a cache is for 16 bits.
+        assert!(runs("cuda", None) && runs("cuda", Some("fp16")));
+        assert!(!runs("cuda", Some("fp32")));
     }
 
     #[test]

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
@@ -41,7 +40,7 @@ pub(super) async fn completions(State(shared): State<Arc<Shared>>, request: Requ
 
 async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiError> {
     shared.keys.check(request.headers())?;
-    let body = shared.read_body(request).await?;
+    let (body, share) = shared.read_body(request).await?.into_parts();
     if shared.draining.load(Ordering::SeqCst) {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down"));
     }
@@ -61,6 +60,8 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
         let server = Arc::clone(shared);
         shared.decode(move || server.reader.read_images(resolved)).await?
     };
+    // The tiles are what is left of the body now.
+    drop(share);
     let running = shared
         .worker
         .submit(request, place)
@@ -77,48 +78,6 @@ struct Asked {
 }
 
 impl Shared {
-    /// The body of a request, which must arrive in time. One that is too large is let arrive and thrown away, because a client
-    /// that cannot send all does not look for an answer; unless it asks before it sends.
-    ///
-    /// # Errors
-    /// 408 when it does not arrive in time, 413 when it is too large.
-    pub(super) async fn read_body(&self, request: Request) -> Result<Vec<u8>, ApiError> {
-        let (most, patience) = (self.options.max_body, self.options.client_timeout);
-        let large = || {
-            let message = format!("the body is larger than {} MiB; send smaller or fewer images", most >> 20);
-            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-        };
-        let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if request.headers().contains_key(header::EXPECT) && told.is_some_and(|length: usize| length > most) {
-            return Err(large());
-        }
-        let (mut stream, mut bytes, mut length) = (request.into_body().into_data_stream(), Vec::new(), 0);
-        let read = async {
-            while let Some(piece) = stream.next().await {
-                let piece = piece?;
-                length += piece.len();
-                if length > most {
-                    bytes = Vec::new();
-                } else {
-                    bytes.extend_from_slice(&piece);
-                }
-            }
-            Ok::<_, axum::Error>(())
-        };
-        match tokio::time::timeout(patience, read).await {
-            _ if length > most => Err(large()),
-            Ok(Ok(())) => Ok(bytes),
-            Ok(Err(error)) => {
-                let message = format!("the body did not arrive whole: {error}");
-                Err(ApiError::new(StatusCode::BAD_REQUEST, "invalid_body", message))
-            }
-            Err(_) => {
-                let message = format!("the body did not arrive within {} s", patience.as_secs());
-                Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
-            }
-        }
-    }
-
     /// Runs work that takes a core for a while, and much memory, beside the event loop; a few at a time.
     ///
     /// # Errors

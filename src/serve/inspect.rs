@@ -25,7 +25,7 @@ const LARGEST: u32 = 224;
 /// When the request or its image cannot be used.
 pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     shared.keys.check(request.headers())?;
-    let body = shared.read_body(request).await?;
+    let (body, _share) = shared.read_body(request).await?.into_parts();
     let server = Arc::clone(&shared);
     let resolve = move || server.reader.resolve_tiles(InspectRequest::parse(&body)?);
     let (mut image, options) = shared.decode(resolve).await?;

@@ -8,6 +8,7 @@
 
 pub mod api;
 mod auth;
+mod body;
 mod chat;
 mod fetch;
 mod inspect;
@@ -34,6 +35,7 @@ use crate::settings::Presets;
 
 use api::{ApiError, ImageFile, shortened};
 use auth::Keys;
+use body::BodyMemory;
 use fetch::Fetcher;
 use metrics::Metrics;
 use worker::Worker;
@@ -76,6 +78,7 @@ struct Shared {
     worker: Worker,
     /// Where images may be fetched.
     fetcher: Option<Fetcher>,
+    bodies: BodyMemory,
     /// Images are decoded a few at a time: each may take much memory.
     decoding: tokio::sync::Semaphore,
     draining: AtomicBool,
@@ -137,6 +140,7 @@ pub fn serve(
         metrics,
         worker,
         fetcher,
+        bodies: BodyMemory::new(options.max_body),
         decoding: tokio::sync::Semaphore::new(2),
         draining: AtomicBool::new(false),
         options,

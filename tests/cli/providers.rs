@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{library_in, repository, tiny_package};
+use crate::common::{gpu_library, repository, tiny_package};
 use crate::support::{Transcript, json_of, text, vintern};
 
 #[test]
@@ -45,6 +45,9 @@ fn a_list_goes_on_with_the_next_provider() {
     }
     let report = json_of(vintern().args(["doctor", "--json", "--provider", "cuda;cpu", "--model"]).arg(&package));
     assert_eq!(report["placement"][0]["providers"]["skipped"][0]["provider"], "cuda");
+    // What the three graphs have in common is said once.
+    let checks = report["checks"].as_array().unwrap().iter();
+    assert_eq!(checks.filter(|check| check["name"] == "provider" && check["state"] == "warning").count(), 1);
 }
 
 /// Three things can be wrong with a plugin library, and each has words of its own.
@@ -95,7 +98,7 @@ fn the_environment_names_providers() {
 #[test]
 #[ignore = "needs the library of the onnxruntime-gpu wheel and a machine without CUDA"]
 fn the_gpu_library_without_a_gpu() {
-    let library = library_in(".venv/gpu").expect("`make test-gpu-library` puts the library there");
+    let library = gpu_library();
     let run = |spec: &str| {
         let arguments = ["chat", "--max-new-tokens", "2", "--provider", spec, "--ort-library"];
         let output =

@@ -73,6 +73,11 @@ pub fn library_in(folder: &str) -> Option<PathBuf> {
     files.find(|file| file.file_name().unwrap_or_default().to_string_lossy().starts_with("libonnxruntime.so."))
 }
 
+/// The library of the GPU wheel, which `make test-gpu` puts in place with all that it needs.
+pub fn gpu_library() -> PathBuf {
+    library_in(".venv/gpu").expect("`make test-gpu` puts the library there")
+}
+
 /// A Python of the project's environment.
 pub fn python() -> Command {
     Command::new(tool("python"))

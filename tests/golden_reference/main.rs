@@ -6,6 +6,7 @@
 mod common;
 
 mod chat;
+mod gpu;
 mod network;
 mod other_layouts;
 mod providers;

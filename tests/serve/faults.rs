@@ -126,6 +126,33 @@ fn bodies_that_are_too_large_take_no_memory() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
 }
 
+/// Large bodies that are slow to come take a bounded memory; small ones are let in beside them.
+#[test]
+fn large_bodies_share_a_bounded_memory() {
+    let server = Server::bundled(&["--max-body", "1"]);
+    let length = (1 << 20) - 1;
+    let begin = || {
+        let mut stream = connect(&server);
+        let head = format!("host: a\r\nconnection: close\r\ncontent-length: {length}");
+        write!(stream, "POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        stream.write_all(&vec![b' '; length - 1]).unwrap();
+        stream
+    };
+    let whole = showing("data:image/png;base64,").to_string() + &" ".repeat(length / 4 * 3);
+    let status = || server.post(whole.as_bytes(), &[]).0;
+    assert_eq!(status(), 400, "an image without bytes");
+    let mut held: Vec<TcpStream> = (0..10).map(|_| begin()).collect();
+    wait_for("a full memory", || {
+        // One that was asked about too early may have taken the place of one of these.
+        held.push(begin());
+        status() == 429
+    });
+    assert_eq!(server.post(whole.as_bytes(), &[]).1["error"]["code"], "queue_full");
+    server.ask(&json!({"messages": [{"role": "user", "content": "xin chào"}], "max_tokens": 2}));
+    drop(held);
+    wait_for("room", || status() == 400);
+}
+
 /// Clients that send nonsense, half a request, or leave in the middle of an answer, while others ask.
 #[test]
 fn broken_clients_disturb_nobody() {

@@ -2,14 +2,15 @@
 
 #![expect(clippy::borrow_as_ptr, reason = "out-parameters of the C interface")]
 
+mod cache;
 mod cached;
 mod library;
-mod memory;
 mod operators;
 mod prefixes;
 mod session;
 
-pub use cached::{CacheDtype, CacheForm, CacheLayout, OnnxCachedGraph};
+pub use cache::{CacheDtype, CacheForm, CacheLayout, CacheMemory};
+pub use cached::OnnxCachedGraph;
 pub use library::{
     LIBRARY_VARIABLE, Library, LibraryOptions, MINIMUM_MINOR_VERSION, PluginLibrary, RuntimeLog, locate,
 };

@@ -36,9 +36,9 @@ pub struct GraphSource<'a> {
 impl<'a> GraphSource<'a> {
     /// The variant that suits a provider best.
     fn choose(&self, provider: &Provider) -> Chosen<'a> {
-        let preferred = if provider.prefers_fused() { FUSED } else { STANDARD };
-        let found = self.variants.iter().find(|(_, variant)| variant.variant == preferred);
-        let (file, variant) = found.unwrap_or(&self.variants[0]);
+        let of = |name: &str| self.variants.iter().find(|(_, variant)| variant.variant == name);
+        let fused = of(FUSED).filter(|(_, variant)| provider.runs_fused(variant.cache_dtype()));
+        let (file, variant) = fused.or_else(|| of(STANDARD)).unwrap_or(&self.variants[0]);
         Chosen { file: file.clone(), variant }
     }
 
@@ -112,8 +112,8 @@ impl Chosen<'_> {
 
     /// An input with float32 keys or values that the graph extends in place.
     fn float_cache(&self) -> Option<&TensorEntry> {
-        let mut inputs = self.variant.inputs.iter().filter(|_| self.variant.variant == FUSED);
-        inputs.find(|input| input.name.starts_with("past_key_values.") && input.dtype == "fp32")
+        let cache = self.variant.cache_input().filter(|_| self.variant.variant == FUSED);
+        cache.filter(|input| input.dtype == "fp32")
     }
 }
 
@@ -312,7 +312,7 @@ pub fn try_provider(library: &Library, provider: &Provider) -> Result<(), GraphE
 }
 
 /// Adds a provider to a session: by its devices where it is from a plugin library.
-fn add(library: &Library, provider: &Provider, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+pub(super) fn add(library: &Library, provider: &Provider, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
     let (Provider::Other { options, .. }, Some(plugin)) = (provider, library.plugin(provider.name())) else {
         return provider.register(builder);
     };

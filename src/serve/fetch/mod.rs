@@ -12,10 +12,12 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use futures_util::StreamExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,7 +26,6 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use tokio_stream::StreamExt as _;
 use url::{Host, Position, Url};
 
 use super::api::{ApiError, ImageFile, ImageSource};
@@ -35,6 +36,9 @@ use error::FetchError;
 
 /// Time that all images of a request are given.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Images of a request that are fetched side by side.
+const AT_ONCE: usize = 4;
 
 /// Redirects that are followed for an image.
 const MOST_REDIRECTS: usize = 3;
@@ -68,26 +72,36 @@ impl Fetcher {
         Ok(Self { hosts, most_bytes, patience, admits: address::is_public, tls: connector(roots)? })
     }
 
-    /// Fetches those of a request's images that are at other servers, one after another.
+    /// Fetches those of a request's images that are at other servers, a few at a time.
     ///
     /// # Errors
-    /// The image that is not to be had: 400.
+    /// The first image that is not to be had: 400.
     pub(super) async fn fetch_all(&self, images: &mut [ImageFile]) -> Result<(), ApiError> {
         let deadline = tokio::time::Instant::now() + self.patience;
-        let mut left = self.most_bytes;
-        for ImageFile { path, source } in images {
-            let ImageSource::Url(url) = source else { continue };
-            let fetched = tokio::time::timeout_at(deadline, self.fetch(url.clone(), left)).await;
-            let late = FetchError::Late { patience: self.patience };
-            let bytes = fetched.unwrap_or(Err(late)).map_err(|error| error.at(path))?;
-            left -= bytes.len();
-            *source = ImageSource::Bytes(bytes);
+        let left = AtomicUsize::new(self.most_bytes);
+        let wanted: Vec<(usize, Url)> = images
+            .iter()
+            .enumerate()
+            .filter_map(|(index, image)| match &image.source {
+                ImageSource::Url(url) => Some((index, url.clone())),
+                ImageSource::Bytes(_) => None,
+            })
+            .collect();
+        let left = &left;
+        let fetches = wanted.into_iter().map(|(index, url)| async move {
+            let fetched = tokio::time::timeout_at(deadline, self.fetch(url, left)).await;
+            (index, fetched.unwrap_or(Err(FetchError::Late { patience: self.patience })))
+        });
+        let mut fetched = futures_util::stream::iter(fetches).buffered(AT_ONCE);
+        while let Some((index, bytes)) = fetched.next().await {
+            let image = &mut images[index];
+            image.source = ImageSource::Bytes(bytes.map_err(|error| error.at(&image.path))?);
         }
         Ok(())
     }
 
-    /// The bytes at a URL, at most `left`.
-    async fn fetch(&self, mut url: Url, left: usize) -> Result<Vec<u8>, FetchError> {
+    /// The bytes at a URL, which are taken from what is `left` for the request.
+    async fn fetch(&self, mut url: Url, left: &AtomicUsize) -> Result<Vec<u8>, FetchError> {
         for _ in 0..=MOST_REDIRECTS {
             self.check(&url)?;
             let Exchange { response, _connection } = self.exchange(&url).await?;
@@ -163,7 +177,7 @@ impl Fetcher {
         &self,
         response: Response<hyper::body::Incoming>,
         host: String,
-        left: usize,
+        left: &AtomicUsize,
     ) -> Result<Vec<u8>, FetchError> {
         if let Some(encoding) = foreign_encoding(response.headers()) {
             return Err(FetchError::Encoding { host, encoding });
@@ -173,9 +187,8 @@ impl Fetcher {
         while let Some(chunk) = chunks.next().await {
             let chunk =
                 chunk.map_err(|error| FetchError::Connection { host: host.clone(), reason: error.to_string() })?;
-            if bytes.len() + chunk.len() > left {
-                return Err(FetchError::TooLarge { most: self.most_bytes });
-            }
+            let taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(chunk.len()));
+            taken.map_err(|_| FetchError::TooLarge { most: self.most_bytes })?;
             bytes.extend_from_slice(&chunk);
         }
         Ok(bytes)

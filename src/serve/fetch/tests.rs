@@ -31,13 +31,13 @@ impl Origin {
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 counter.fetch_add(1, Ordering::SeqCst);
-                let tls = tls.clone();
+                let (tls, asked) = (tls.clone(), Arc::clone(&counter));
                 std::thread::spawn(move || match tls {
                     Some(config) => {
                         let connection = ServerConnection::new(config).unwrap();
-                        serve(StreamOwned::new(connection, stream));
+                        serve(StreamOwned::new(connection, stream), &asked);
                     }
-                    None => serve(stream),
+                    None => serve(stream, &asked),
                 });
             }
         });
@@ -61,7 +61,7 @@ impl Origin {
 }
 
 /// Answers one request; what becomes of it is the client's business.
-fn serve(stream: impl std::io::Read + Write) {
+fn serve(stream: impl std::io::Read + Write, asked: &AtomicUsize) {
     let mut stream = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -71,10 +71,10 @@ fn serve(stream: impl std::io::Read + Write) {
         }
     }
     let path = head.split(' ').nth(1).unwrap().to_owned();
-    let _ = answer(&path, &head, stream.get_mut());
+    let _ = answer(&path, &head, asked, stream.get_mut());
 }
 
-fn answer(path: &str, head: &str, stream: &mut impl Write) -> std::io::Result<()> {
+fn answer(path: &str, head: &str, asked: &AtomicUsize, stream: &mut impl Write) -> std::io::Result<()> {
     let whole = |status: &str, headers: &str, body: &[u8]| {
         let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
         [head.as_bytes(), body].concat()
@@ -115,6 +115,12 @@ fn answer(path: &str, head: &str, stream: &mut impl Write) -> std::io::Result<()
                 stream.flush()?;
                 std::thread::sleep(Duration::from_millis(50));
             }
+        }
+        "/third" => {
+            while asked.load(Ordering::SeqCst) < 3 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            stream.write_all(&whole("200 OK", "", IMAGE))
         }
         "/silent" => {
             std::thread::sleep(Duration::from_mins(1));
@@ -255,6 +261,19 @@ fn the_limit_is_that_of_all_images() {
     run(origin.fetcher().fetch_all(&mut images)).unwrap();
     assert_eq!(images[0], beside);
     assert_eq!(images[1].source, ImageSource::Bytes(vec![0; 1000]));
+}
+
+/// None of these is answered before all of them are asked for.
+#[test]
+fn images_are_fetched_side_by_side_and_keep_their_places() {
+    let origin = Origin::start(None);
+    let mut images = ["/third", "/exact", "/third"].map(|path| at(&origin.url(path)));
+    run(Fetcher { most_bytes: 2000, ..origin.fetcher() }.fetch_all(&mut images)).unwrap();
+    let lengths = images.map(|image| match image.source {
+        ImageSource::Bytes(bytes) => bytes.len(),
+        other @ ImageSource::Url(_) => panic!("{other:?}"),
+    });
+    assert_eq!(lengths, [IMAGE.len(), 1000, IMAGE.len()]);
 }
 
 /// As the fetcher is in use: a name is allowed, but none of its addresses is public, and nothing is connected to.

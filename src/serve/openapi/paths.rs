@@ -63,7 +63,7 @@ fn unauthorized() -> (&'static str, Value) {
 }
 
 /// What can be wrong with any body.
-fn body_refusals() -> [(&'static str, Value); 5] {
+fn body_refusals() -> [(&'static str, Value); 6] {
     [
         (
             "400",
@@ -78,6 +78,12 @@ fn body_refusals() -> [(&'static str, Value); 5] {
         unauthorized(),
         ("408", refusal("`body_timeout`: the body did not arrive in time.")),
         ("413", refusal("`body_too_large`.")),
+        (
+            "429",
+            coming_again(refusal(
+                "`queue_full`: the server has as many requests as it takes, or as many large bodies as it has memory for.",
+            )),
+        ),
         ("500", refusal("`engine_failed`, `request_failed`, `tile_failed`: the server's fault.")),
     ]
 }
@@ -99,7 +105,6 @@ fn chat(served: &Served<'_>) -> Value {
             }}),
         ),
         ("404", refusal("`model_not_found`.")),
-        ("429", coming_again(refusal("`queue_full`: the server has as many requests as it takes."))),
         ("503", coming_again(refusal("`shutting_down`."))),
         ("504", refusal("`timeout`: the request took too long.")),
     ]));
