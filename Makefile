@@ -117,13 +117,14 @@ test-python: setup $(VENV)/.eval $(VENV)/.clients
 
 # Feeds the server's request parser and its decoders of images what a fuzzer thinks of, each target for FUZZ_SECONDS; inputs
 # that reach new code are kept in fuzz/corpus. cargo-fuzz asks for flags that a stable compiler has only when it is told to
-# bootstrap. libjpeg's C code is checked for addresses; with FUZZ_CC=clang it guides the fuzzer, too.
+# bootstrap. libjpeg's C code is checked for addresses; with FUZZ_CC=clang it guides the fuzzer, too. Many units of code build
+# on all cores, where cargo-fuzz would have one.
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?= request image
 FUZZ_CC ?=
 CARGO_FUZZ := target/tools/bin/cargo-fuzz
 comma := ,
-fuzzer = RUSTC_BOOTSTRAP=1 CFLAGS='-g1 -fsanitize=address$(if $(FUZZ_CC),$(comma)fuzzer-no-link)' \
+fuzzer = RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Ccodegen-units=16 CFLAGS='-g1 -fsanitize=address$(if $(FUZZ_CC),$(comma)fuzzer-no-link)' \
 	$(if $(FUZZ_CC),CC='$(FUZZ_CC)') $(CARGO_FUZZ)
 # Bounds of one input. Images have few pixels here; 256 MiB is what the TIFF reader may reserve for a list, before it reads one.
 FUZZ_BOUNDS := -max_len=16384 -timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=288

@@ -23,7 +23,8 @@ fuzz_target!(|body: &[u8]| {
         Err(error) => check_refusal(&error, body),
     }
     let parsed = InspectRequest::parse(body).inspect(|request| check_choices(&request.images));
-    match parsed.and_then(|request| READER.read_tiles(&request)) {
+    let resolved = parsed.and_then(|request| READER.resolve_tiles(request));
+    match resolved.and_then(|(image, options)| READER.read_tiles(&image, &options)) {
         Ok(image) => assert!(image.tiles().len() * READER.limits().tokens_per_tile <= READER.limits().max_length),
         Err(error) => check_refusal(&error, body),
     }

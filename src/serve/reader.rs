@@ -106,7 +106,7 @@ impl RequestReader {
     ///
     /// # Errors
     /// 400 with the field at fault.
-    pub(super) fn resolve_tiles(&self, request: InspectRequest) -> Result<(ImageFile, ImageOptions), ApiError> {
+    pub fn resolve_tiles(&self, request: InspectRequest) -> Result<(ImageFile, ImageOptions), ApiError> {
         let presets = self.presets.choose(request.preset.as_deref())?;
         let options = self.image_options(&request.images, presets.of_call(true))?;
         Ok((request.image, options))
@@ -116,7 +116,7 @@ impl RequestReader {
     ///
     /// # Errors
     /// 400 with an image that is none, or has too many.
-    pub(super) fn read_tiles(&self, image: &ImageFile, options: &ImageOptions) -> Result<TiledImage, ApiError> {
+    pub fn read_tiles(&self, image: &ImageFile, options: &ImageOptions) -> Result<TiledImage, ApiError> {
         Ok(self.images(std::slice::from_ref(image), options)?.remove(0))
     }
 
