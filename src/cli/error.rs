@@ -209,6 +209,7 @@ fn engine_exit_code(error: &EngineError) -> u8 {
         EngineError::Model(error) => model_exit_code(error),
         EngineError::Step(error) => model_exit_code(error),
         EngineError::Search(_) => 1,
+        EngineError::Thread(_) => 3,
         _ => 2,
     }
 }

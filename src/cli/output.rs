@@ -63,7 +63,8 @@ impl ChatOutput {
 
 impl ProviderNames {
     fn of(engine: &Engine) -> Self {
-        let [vision, projector, decoder] = engine.model().placements().map(|(_, placement)| provider_name(placement));
+        let [vision, projector, decoder] =
+            engine.placements().each_ref().map(|(_, placement)| provider_name(placement));
         Self { vision, projector, decoder }
     }
 }

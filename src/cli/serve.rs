@@ -36,6 +36,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         image_cache_bytes: (args.image_cache as usize) << 20,
         spare_rows: usize::from(args.spare_rows),
         cache_bytes: cache_bytes(args.cache_memory, manifest),
+        vision_beside: true,
     };
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),

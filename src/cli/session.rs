@@ -89,7 +89,7 @@ fn announce_engines(package: &Package, library: &Library, providers: &ComponentP
 /// One line for each provider that was asked for and is not used; the same line once.
 fn report_skipped(engine: &Engine) {
     let mut told = Vec::new();
-    for skipped in engine.model().placements().iter().flat_map(|(_, placement)| &placement.skipped) {
+    for skipped in engine.placements().iter().flat_map(|(_, placement)| &placement.skipped) {
         if !told.contains(&skipped) {
             note(&format!("provider {} is not used: {}", skipped.provider, skipped.reason));
             told.push(skipped);
@@ -99,7 +99,7 @@ fn report_skipped(engine: &Engine) {
 
 fn report_placement(engine: &Engine, library: &Library) {
     note(&format!("ONNX Runtime {} from {}", library.version(), library.path().display()));
-    for (component, placement) in engine.model().placements() {
+    for (component, placement) in engine.placements() {
         note(&format!("{component}: {placement}"));
     }
 }

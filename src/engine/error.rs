@@ -15,6 +15,9 @@ pub enum EngineError {
     /// The model could not be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The vision encoder has no thread.
+    #[error("the system starts no thread for the vision encoder: {0}")]
+    Thread(#[source] std::io::Error),
     /// An image cannot be used.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -18,6 +18,7 @@ mod prepare;
 mod prompt;
 mod request;
 mod rows;
+mod vision;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,9 +27,9 @@ use std::time::Instant;
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 
 use crate::generate::{Advance, NextRow, SearchError};
-use crate::graph::Interrupt;
 use crate::graph::onnx::Library;
-use crate::model::{Model, ModelError};
+use crate::graph::{Interrupt, Placement};
+use crate::model::{Decoder, EmbeddingTable, Model, ModelError};
 use crate::package::{Component, Manifest, Package};
 use crate::prompt::{Template, TokenRoles, Tokenizer};
 use crate::provider::ComponentProviders;
@@ -40,6 +41,7 @@ use budget::Budget;
 use group::{Group, Told};
 use image_cache::ImageCache;
 use rows::{Position, RowContents};
+use vision::Vision;
 
 /// Limits of an engine.
 #[derive(Clone, Debug)]
@@ -55,11 +57,21 @@ pub struct EngineConfig {
     pub spare_rows: usize,
     /// Bytes the cache may take: a request waits until what it needs fits, and spare rows make way for it. `None`: no bound.
     pub cache_bytes: Option<usize>,
+    /// Whether the vision encoder runs in a thread of its own, so that answers go on, and short questions are answered, while
+    /// a tile is encoded. Each takes longer meanwhile, and what happens in which step is left to chance.
+    pub vision_beside: bool,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { max_rows: 64, prefill_chunk: 512, image_cache_bytes: 256 << 20, spare_rows: 0, cache_bytes: None }
+        Self {
+            max_rows: 64,
+            prefill_chunk: 512,
+            image_cache_bytes: 256 << 20,
+            spare_rows: 0,
+            cache_bytes: None,
+            vision_beside: false,
+        }
     }
 }
 
@@ -79,7 +91,10 @@ impl EngineConfig {
 
 /// Runs requests on a model.
 pub struct Engine {
-    model: Model,
+    vision: Vision,
+    embeddings: EmbeddingTable,
+    decoder: Decoder,
+    placements: [(Component, Placement); 3],
     tokenizer: Arc<Tokenizer>,
     manifest: Manifest,
     template: Template,
@@ -122,7 +137,7 @@ impl Engine {
     /// An engine over loaded parts.
     ///
     /// # Errors
-    /// [`EngineError::Template`] when the manifest names an unknown template.
+    /// [`EngineError::Template`] when the manifest names an unknown template, [`EngineError::Thread`].
     pub fn new(
         model: Model,
         tokenizer: Tokenizer,
@@ -133,7 +148,10 @@ impl Engine {
         Ok(Self {
             images: ImageCache::new(config.image_cache_bytes),
             budget: Budget::new(manifest.cache_position_bytes(), config.cache_bytes),
-            model,
+            placements: model.placements().map(|(component, placement)| (component, placement.clone())),
+            vision: Vision::new(model.vision, config.vision_beside).map_err(EngineError::Thread)?,
+            embeddings: model.embeddings,
+            decoder: model.decoder,
             tokenizer: Arc::new(tokenizer),
             manifest,
             template,
@@ -153,9 +171,9 @@ impl Engine {
         &self.manifest
     }
 
-    /// The loaded network.
-    pub fn model(&self) -> &Model {
-        &self.model
+    /// Where the nodes of each graph run.
+    pub fn placements(&self) -> &[(Component, Placement); 3] {
+        &self.placements
     }
 
     /// Forgets images and prompts of earlier requests, so that the next one is computed in full.
@@ -171,7 +189,7 @@ impl Engine {
 
     /// Bytes the cache takes now.
     pub fn cache_bytes(&self) -> usize {
-        let (rows, capacity) = self.model.decoder.reserved();
+        let (rows, capacity) = self.decoder.reserved();
         self.budget.bytes(rows, capacity)
     }
 
@@ -279,18 +297,18 @@ impl Engine {
 
     /// Feeds every live row its next token and lets every group search the logits of its rows.
     fn decode_rows(&mut self) -> Result<Vec<Result<Advance, SearchError>>, ModelError> {
-        let mut embeds = Array2::zeros((self.live, self.model.embeddings.hidden_size()));
+        let mut embeds = Array2::zeros((self.live, self.embeddings.hidden_size()));
         let mut pasts = vec![0; self.live];
         for group in &self.running {
             for (&row, &token) in group.rows.iter().zip(&group.pending) {
-                self.model.embeddings.lookup(token, embeds.row_mut(row).into_slice().unwrap_or_default())?;
+                self.embeddings.lookup(token, embeds.row_mut(row).into_slice().unwrap_or_default())?;
                 pasts[row] = self.contents.len(row);
             }
             for &row in &group.spare {
                 pasts[row] = self.contents.len(row);
             }
         }
-        let logits = self.model.decoder.step(0..self.live, &pasts, embeds.view())?;
+        let logits = self.decoder.step(0..self.live, &pasts, embeds.view())?;
         for group in &self.running {
             for (&row, &token) in group.rows.iter().zip(&group.pending) {
                 self.contents.extend(row, [Position::Token(token)]);
@@ -321,7 +339,7 @@ impl Engine {
     /// Makes row `to` hold the first `positions` of row `from`, copying only what differs.
     fn copy_start(&mut self, from: usize, to: usize, positions: usize) -> Result<(), ModelError> {
         let differing = self.contents.copy(from, to, positions);
-        self.model.decoder.copy(from, to, differing)
+        self.decoder.copy(from, to, differing)
     }
 
     /// Tells settled text, and the end of a group that does not go on.
@@ -377,7 +395,7 @@ impl Engine {
     /// Forgets what rows hold that no group works on.
     fn forget_idle_rows(&mut self) {
         let in_use: Vec<usize> = (0..self.live).chain(self.preparing.iter().map(|preparing| preparing.row)).collect();
-        self.contents.resize(self.model.decoder.reserved().0, &in_use);
+        self.contents.resize(self.decoder.reserved().0, &in_use);
     }
 }
 

@@ -13,11 +13,15 @@ use super::budget::Need;
 use super::group::Group;
 use super::request::{Event, Stage, TiledImage};
 use super::rows::Position;
+use super::vision::{EncodedTile, TileRun};
 use super::{Engine, EngineError};
 use crate::generate::Advance;
 use crate::graph::{CachedRow, GraphError};
 use crate::model::ModelError;
 use crate::preprocess;
+
+/// How long a step waits for a tile when there is nothing else to do: whoever makes the steps has to look for new requests.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A group whose prompt is being worked on.
 pub(super) struct Preparing {
@@ -35,6 +39,8 @@ pub(super) struct Preparing {
 struct Encoding {
     image: usize,
     tile: usize,
+    /// The tile that is on its way.
+    run: Option<TileRun>,
     embeds: Array2<f32>,
 }
 
@@ -102,7 +108,7 @@ impl Engine {
             spare: self.config.spare_rows,
             capacity: at_work.map(|group| group.capacity).fold(group.capacity, usize::max),
         };
-        self.budget.shape(self.model.decoder.reserved(), need)
+        self.budget.shape(self.decoder.reserved(), need)
     }
 
     /// Chunks that so many positions are prefilled in.
@@ -136,7 +142,7 @@ impl Engine {
 
     /// Gives the cache a shape; what it holds survives where there is room for it.
     fn reserve(&mut self, rows: usize, capacity: usize) -> Result<(), ModelError> {
-        let before = self.model.decoder.reserved();
+        let before = self.decoder.reserved();
         self.clear_rows(rows..before.0)?;
         for row in 0..rows.min(before.0) {
             if self.contents.len(row) > capacity {
@@ -147,11 +153,11 @@ impl Engine {
             .map(|row| CachedRow { row, positions: self.contents.len(row) })
             .filter(|kept| kept.positions > 0)
             .collect();
-        let reserved = self.model.decoder.reserve(rows, capacity, &keep);
-        if self.model.decoder.reserved() != before {
+        let reserved = self.decoder.reserve(rows, capacity, &keep);
+        if self.decoder.reserved() != before {
             // A cache that could not grow may be gone altogether.
             let kept = keep.iter().filter(|_| reserved.is_ok()).map(|kept| kept.row).collect::<Vec<_>>();
-            self.contents.resize(self.model.decoder.reserved().0, &kept);
+            self.contents.resize(self.decoder.reserved().0, &kept);
         }
         reserved
     }
@@ -177,7 +183,7 @@ impl Engine {
 
     /// An idle row whose contents are missed least. As many rows are reserved as groups may need, so there is one.
     fn idle_row(&self) -> usize {
-        let idle = (self.live..self.model.decoder.reserved().0).filter(|row| self.is_idle_row(*row));
+        let idle = (self.live..self.decoder.reserved().0).filter(|row| self.is_idle_row(*row));
         idle.min_by_key(|row| self.contents.last_use(*row)).unwrap_or(self.live)
     }
 
@@ -202,9 +208,10 @@ impl Engine {
         let next = preparing.encoding.as_ref().map(|encoding| encoding.image);
         let next = next.or_else(|| (0..preparing.group.images.len()).find(|index| preparing.is_needed(*index)));
         if let Some(image) = next {
-            self.encode_tile(preparing, image)?;
-            let (done, total) = (preparing.tiles_done, preparing.tiles_total);
-            on_event(Event::Progress { id: preparing.group.id, stage: Stage::Vision, done, total });
+            if self.encode_tile(preparing, image)? {
+                let (done, total) = (preparing.tiles_done, preparing.tiles_total);
+                on_event(Event::Progress { id: preparing.group.id, stage: Stage::Vision, done, total });
+            }
             return Ok(None);
         }
         let advance = self.prefill_chunk(preparing)?;
@@ -213,22 +220,29 @@ impl Engine {
         Ok(advance)
     }
 
-    /// Runs one tile through the vision encoder and the projector.
-    fn encode_tile(&mut self, preparing: &mut Preparing, image: usize) -> Result<(), EngineError> {
+    /// Sends the next tile of an image through the vision tower, or looks after the one that is there; whether one is done.
+    fn encode_tile(&mut self, preparing: &mut Preparing, image: usize) -> Result<bool, EngineError> {
+        let has_others = !self.running.is_empty() || self.preparing.iter().any(|other| !other.waits_for_a_tile());
+        let patience = if has_others { Duration::ZERO } else { PATIENCE };
         let group = &mut preparing.group;
         let tiles = group.images[image].tiles();
-        let rows_per_tile = self.model.vision.tokens_per_tile();
+        let rows_per_tile = self.manifest.architecture.tokens_per_tile;
         let encoding = preparing.encoding.get_or_insert_with(|| Encoding {
             image,
             tile: 0,
-            embeds: Array2::zeros((tiles.len() * rows_per_tile, self.model.embeddings.hidden_size())),
+            run: None,
+            embeds: Array2::zeros((tiles.len() * rows_per_tile, self.embeddings.hidden_size())),
         });
-        let tiling = &self.manifest.tiling;
-        let tile = std::slice::from_ref(&tiles[encoding.tile]);
-        let pixel_values = preprocess::normalise(tile, tiling.mean, tiling.std);
-        let features =
-            timed(&mut group.timings.vision, || self.model.vision.encode(pixel_values.view(), &group.interrupt))?;
-        let embeds = timed(&mut group.timings.projector, || self.model.vision.project(&features, &group.interrupt))?;
+        let run = encoding.run.get_or_insert_with(|| {
+            let tiling = &self.manifest.tiling;
+            let tile = std::slice::from_ref(&tiles[encoding.tile]);
+            self.vision.start(preprocess::normalise(tile, tiling.mean, tiling.std), &group.interrupt)
+        });
+        let Some(outcome) = run.wait(patience) else { return Ok(false) };
+        encoding.run = None;
+        let EncodedTile { embeds, encoder, projector } = outcome?;
+        group.timings.vision += encoder;
+        group.timings.projector += projector;
         let start = encoding.tile * rows_per_tile;
         encoding.embeds.slice_mut(s![start..start + rows_per_tile, ..]).assign(&embeds.index_axis(Axis(0), 0));
         encoding.tile += 1;
@@ -240,7 +254,7 @@ impl Engine {
             self.images.insert(group.images[image].digest(), Arc::clone(&embeds));
             group.embeds[image] = Some(embeds);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Runs the next positions of the prompt through the decoder; the search's first choice after the last ones.
@@ -249,9 +263,9 @@ impl Engine {
         let group = &mut preparing.group;
         let end = group.prompt.len().min(preparing.filled + self.config.prefill_chunk.max(1));
         let positions = &group.prompt[preparing.filled..end];
-        let mut embeds = Array2::zeros((positions.len(), self.model.embeddings.hidden_size()));
+        let mut embeds = Array2::zeros((positions.len(), self.embeddings.hidden_size()));
         self.embed(positions, &group.images, &group.embeds, embeds.view_mut())?;
-        let logits = self.model.decoder.prefill(preparing.row, preparing.filled, embeds.view(), &group.interrupt)?;
+        let logits = self.decoder.prefill(preparing.row, preparing.filled, embeds.view(), &group.interrupt)?;
         let advance = (end == group.prompt.len()).then(|| group.search.advance(logits)).transpose()?;
         self.contents.extend(preparing.row, positions.iter().copied());
         preparing.filled = end;
@@ -269,7 +283,7 @@ impl Engine {
     ) -> Result<(), ModelError> {
         for (position, mut row) in positions.iter().zip(out.rows_mut()) {
             match *position {
-                Position::Token(id) => self.model.embeddings.lookup(id, row.as_slice_mut().unwrap_or_default())?,
+                Position::Token(id) => self.embeddings.lookup(id, row.as_slice_mut().unwrap_or_default())?,
                 Position::Image { digest, index } => {
                     let image = images.iter().position(|image| image.digest() == digest);
                     if let Some(embeds) = image.and_then(|image| embeds[image].as_ref()) {
@@ -302,7 +316,7 @@ impl Engine {
     /// Makes `rows`, which come after the live ones, hold what `prompt_row` holds. A prompt at hand moves out of the way.
     fn fill_rows(&mut self, rows: &Range<usize>, prompt_row: usize) -> Result<(), ModelError> {
         if let Some(index) = self.preparing.iter().position(|other| rows.contains(&other.row)) {
-            let mut idle = (rows.end..self.model.decoder.reserved().0).filter(|row| *row != prompt_row);
+            let mut idle = (rows.end..self.decoder.reserved().0).filter(|row| *row != prompt_row);
             let to = idle.next().unwrap_or(rows.end);
             self.copy_row(self.preparing[index].row, to)?;
             self.preparing[index].row = to;
@@ -318,7 +332,7 @@ impl Engine {
     /// missed least, unless that one was used later, or another idle row holds nearly the same.
     pub(super) fn keep_elsewhere(&mut self, row: usize, taken: &Range<usize>) -> Result<(), ModelError> {
         let length = self.contents.len(row);
-        let rows = self.model.decoder.reserved().0;
+        let rows = self.decoder.reserved().0;
         let idle = || (self.live..rows).filter(|other| !taken.contains(other) && self.is_idle_row(*other));
         if length == 0 || idle().any(|other| 8 * self.contents.shared(row, other) >= 7 * length) {
             return Ok(());
@@ -332,6 +346,11 @@ impl Engine {
 }
 
 impl Preparing {
+    /// Whether a tile is on its way, until which there is nothing to do.
+    fn waits_for_a_tile(&self) -> bool {
+        self.encoding.as_ref().is_some_and(|encoding| encoding.run.is_some())
+    }
+
     /// Whether the embeddings of an image are missing and some of its positions are yet to be computed. An image that is
     /// there twice is needed once: positions take the embeddings of the first image of their digest.
     fn is_needed(&self, image: usize) -> bool {
@@ -342,11 +361,4 @@ impl Preparing {
                 .iter()
                 .any(|position| matches!(position, Position::Image { digest, .. } if *digest == wanted))
     }
-}
-
-fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    *total += started.elapsed();
-    result
 }

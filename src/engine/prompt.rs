@@ -56,7 +56,7 @@ impl Engine {
             system_message: self.system_message(request.template, request.system_message),
             history: request.history,
         };
-        let tokens_per_tile = self.model.vision.tokens_per_tile();
+        let tokens_per_tile = self.manifest.architecture.tokens_per_tile;
         let placeholders: Vec<usize> = tiles.iter().map(|tiles| tiles * tokens_per_tile).collect();
         let expanded = expand_images(&render(&conversation, &question), &placeholders)?;
         let encoded = encode_prompt(&self.tokenizer, &expanded.text, placeholders.iter().sum())?;
@@ -146,7 +146,7 @@ impl Engine {
         mut settings: GenerationSettings,
         usage: &Usage,
     ) -> Result<GenerationSettings, EngineError> {
-        let max_length = self.model.decoder.max_length();
+        let max_length = self.decoder.max_length();
         let room = max_length.saturating_sub(usage.prompt_tokens);
         if room == 0 {
             return Err(EngineError::PromptTooLong {

@@ -37,6 +37,7 @@ impl Setup {
             image_cache_bytes: 1 << 20,
             spare_rows: 0,
             cache_bytes: None,
+            vision_beside: false,
         };
         Self { model, vocab: 14, eos: 3, max_length: 4096, config }
     }
@@ -64,6 +65,12 @@ impl Setup {
     /// A cache of so many positions; each takes 8 bytes, two numbers.
     pub fn cache(mut self, positions: usize) -> Self {
         self.config.cache_bytes = Some(8 * positions);
+        self
+    }
+
+    /// Tiles are encoded beside the decoder.
+    pub fn beside(mut self) -> Self {
+        self.config.vision_beside = true;
         self
     }
 

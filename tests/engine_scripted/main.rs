@@ -7,6 +7,7 @@
 #[path = "../common/reference_data.rs"]
 mod reference_data;
 
+mod beside;
 mod budget;
 mod cancellation;
 mod failures;

@@ -1,7 +1,9 @@
 //! Stand-ins for the four parts of the network, and a probe that sees what the engine asks of them.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use ndarray::{ArrayD, ArrayView2, ArrayView3, IxDyn};
 use vintern::engine::TiledImage;
@@ -87,11 +89,35 @@ impl Seen {
 
 /// What the network saw, shared by its parts and the test.
 #[derive(Clone, Default)]
-pub struct Probe(Arc<Mutex<Seen>>);
+pub struct Probe(Arc<Mutex<Seen>>, Arc<Gate>);
+
+/// What the vision encoder does before it looks at a tile.
+#[derive(Default)]
+struct Gate {
+    is_closed: AtomicBool,
+    is_broken: AtomicBool,
+}
 
 impl Probe {
     pub fn look(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap()
+    }
+
+    /// Whether tiles stay in the vision encoder until they are let go, or their requests leave.
+    pub fn hold_tiles(&self, held: bool) {
+        self.1.is_closed.store(held, Ordering::SeqCst);
+    }
+
+    /// Makes the vision encoder panic.
+    pub fn break_tiles(&self) {
+        self.1.is_broken.store(true, Ordering::SeqCst);
+    }
+
+    fn pass(&self, interrupt: &Interrupt) {
+        while self.1.is_closed.load(Ordering::SeqCst) && !interrupt.is_raised() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!self.1.is_broken.load(Ordering::SeqCst), "the vision encoder is broken, as it shall be");
     }
 }
 
@@ -187,6 +213,9 @@ impl Graph for PerTile {
     fn run(&mut self, inputs: &[Input<'_>], interrupt: &Interrupt) -> Result<ArrayD<f32>, GraphError> {
         let values = &inputs[0].values;
         let tiles = values.shape()[0];
+        if self.stage == 0 {
+            self.probe.pass(interrupt);
+        }
         let mut seen = self.probe.look();
         let number = seen.tiles[self.stage];
         seen.tiles[self.stage] += tiles;

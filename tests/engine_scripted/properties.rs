@@ -93,12 +93,14 @@ proptest! {
         // Any of the requests fits the smallest cache.
         cache in prop_oneof![Just(None), (500..1500_usize).prop_map(Some)],
         spare_rows in 0..4_usize,
+        vision_beside in any::<bool>(),
     ) {
         let mut setup = Setup::remembering().rows(max_rows).chunk(chunk).spare(spare_rows);
         if let Some(positions) = cache {
             setup = setup.cache(positions);
         }
         setup.config.image_cache_bytes = image_cache_bytes;
+        setup.config.vision_beside = vision_beside;
         let mut lab = setup.build();
         let mut inside = Vec::new();
         for step in 0..50 {

@@ -166,7 +166,7 @@ impl Report {
         let precision = |variants: &[crate::package::GraphVariant]| {
             variants.first().map(|variant| variant.precision.clone()).unwrap_or_default()
         };
-        let [vision_encoder, projector, decoder] = engine.model().placements().map(|(_, placement)| placement.clone());
+        let [vision_encoder, projector, decoder] = engine.placements().clone().map(|(_, placement)| placement);
         Ok(Self {
             package: package.display().to_string(),
             precision: Precision {

@@ -1,0 +1,116 @@
+//! Tiles through the vision tower: in the engine's own thread, or in one beside it.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ndarray::{Array3, Array4};
+
+use crate::graph::{GraphError, Interrupt};
+use crate::model::{ModelError, VisionTower};
+
+/// A tile as the language model takes it, and what it took.
+pub(super) struct EncodedTile {
+    /// `[1, tokens per tile, hidden size]`
+    pub(super) embeds: Array3<f32>,
+    pub(super) encoder: Duration,
+    pub(super) projector: Duration,
+}
+
+type Outcome = Result<EncodedTile, ModelError>;
+
+/// The vision tower, wherever it runs.
+pub(super) enum Vision {
+    Here(Box<VisionTower>),
+    Beside(VisionThread),
+}
+
+/// A thread that encodes tiles, one after another.
+pub(super) struct VisionThread {
+    /// None once the thread is told to end.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Job {
+    /// `[1, 3, S, S]`
+    pixel_values: Array4<f32>,
+    interrupt: Interrupt,
+    outcome: Sender<Outcome>,
+}
+
+/// A tile that is on its way through the tower. Dropping it leaves the tile to its interrupt.
+pub(super) enum TileRun {
+    Done(Option<Outcome>),
+    Running(Receiver<Outcome>),
+}
+
+impl Vision {
+    /// `beside`: in a thread of its own.
+    ///
+    /// # Errors
+    /// When the system starts no thread.
+    pub(super) fn new(tower: VisionTower, beside: bool) -> std::io::Result<Self> {
+        if !beside {
+            return Ok(Self::Here(Box::new(tower)));
+        }
+        let (jobs, incoming) = channel();
+        let work = move || run(tower, &incoming);
+        let thread = std::thread::Builder::new().name("vision".to_owned()).spawn(work)?;
+        Ok(Self::Beside(VisionThread { jobs: Some(jobs), thread: Some(thread) }))
+    }
+
+    /// Sends a tile of pixel values `[1, 3, S, S]` on its way.
+    pub(super) fn start(&mut self, pixel_values: Array4<f32>, interrupt: &Interrupt) -> TileRun {
+        match self {
+            Self::Here(tower) => TileRun::Done(Some(encode(tower, &pixel_values, interrupt))),
+            Self::Beside(thread) => {
+                let (sender, outcome) = channel();
+                let job = Job { pixel_values, interrupt: interrupt.clone(), outcome: sender };
+                // Where the thread is gone, so is the sender, which `wait` finds out.
+                let _ = thread.jobs.as_ref().map(|jobs| jobs.send(job));
+                TileRun::Running(outcome)
+            }
+        }
+    }
+}
+
+impl TileRun {
+    /// What became of the tile, once it is done; waits for that no longer than `patience`.
+    pub(super) fn wait(&mut self, patience: Duration) -> Option<Outcome> {
+        match self {
+            Self::Done(outcome) => outcome.take(),
+            Self::Running(outcome) => match outcome.recv_timeout(patience) {
+                Ok(outcome) => Some(outcome),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    let message = "the thread of the vision encoder has ended".to_owned();
+                    Some(Err(GraphError::Run { graph: "the vision encoder".to_owned(), message }.into()))
+                }
+            },
+        }
+    }
+}
+
+impl Drop for VisionThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // Its panic was told when it happened.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn run(mut tower: VisionTower, jobs: &Receiver<Job>) {
+    for job in jobs {
+        // Whoever asked may have left.
+        let _ = job.outcome.send(encode(&mut tower, &job.pixel_values, &job.interrupt));
+    }
+}
+
+fn encode(tower: &mut VisionTower, pixel_values: &Array4<f32>, interrupt: &Interrupt) -> Outcome {
+    let started = Instant::now();
+    let features = tower.encode(pixel_values.view(), interrupt)?;
+    let encoded = Instant::now();
+    let embeds = tower.project(&features, interrupt)?;
+    Ok(EncodedTile { embeds, encoder: encoded - started, projector: encoded.elapsed() })
+}
