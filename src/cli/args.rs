@@ -116,6 +116,9 @@ pub(super) struct RuntimeArgs {
     /// Threads the graphs share [default: the number of cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
+    /// Folder for ONNX Runtime's profile of each graph, which has every node of every call with its provider and time
+    #[arg(long, value_name = "DIR")]
+    pub(super) ort_profile: Option<PathBuf>,
     /// TOML file of these settings, by the names of their flags; an empty name reads none [default: vintern/settings.toml
     /// in the user's folder of configuration, if there is one]
     #[arg(long, value_name = "FILE", env = "VINTERN_SETTINGS", hide_env_values = true)]

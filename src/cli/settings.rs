@@ -104,6 +104,7 @@ impl RuntimeArgs {
             threads: self.threads.map(usize::from),
             log,
             plugins: self.provider_library.clone(),
+            profiles: self.ort_profile.clone(),
         }
     }
 

@@ -9,6 +9,11 @@ use ndarray::{Array3, Array4};
 use crate::graph::{GraphError, Interrupt};
 use crate::model::{ModelError, VisionTower};
 
+/// How far the thread steps back behind the others, in the system's terms (0 to 19). On two cores a short question's first
+/// token took 2.1 times as long beside a tile as alone at 0, 1.4 times at 5, 1.15 times at 10.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
 /// A tile as the language model takes it, and what it took.
 pub(super) struct EncodedTile {
     /// `[1, tokens per tile, hidden size]`
@@ -101,10 +106,19 @@ impl Drop for VisionThread {
 }
 
 fn run(mut tower: VisionTower, jobs: &Receiver<Job>) {
+    give_way();
     for job in jobs {
         // Whoever asked may have left.
         let _ = job.outcome.send(encode(&mut tower, &job.pixel_values, &job.interrupt));
     }
+}
+
+/// Lets other threads go first where the cores are too few: a step takes a moment, a tile takes long anyway.
+fn give_way() {
+    // SAFETY: takes numbers alone. On Linux 0 is the calling thread; elsewhere it would be the process. A tile that has no
+    // less right than a step is slow to others, and nothing is wrong.
+    #[cfg(target_os = "linux")]
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
 fn encode(tower: &mut VisionTower, pixel_values: &Array4<f32>, interrupt: &Interrupt) -> Outcome {

@@ -186,6 +186,14 @@ pub enum GraphError {
         /// Why not.
         reason: String,
     },
+    /// There is no folder for profiles.
+    #[error("the folder {} for profiles cannot be made: {message}\nhint: name another one", folder.display())]
+    Profile {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        message: String,
+    },
     /// The runtime failed while running a graph.
     #[error("{graph} failed: {message}")]
     Run {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{gpu_library, repository, tiny_package};
+use crate::common::{golden, gpu_library, profiled_nodes, repository, tiny_package};
 use crate::support::{Transcript, json_of, text, vintern};
 
 #[test]
@@ -48,6 +48,31 @@ fn a_list_goes_on_with_the_next_provider() {
     // What the three graphs have in common is said once.
     let checks = report["checks"].as_array().unwrap().iter();
     assert_eq!(checks.filter(|check| check["name"] == "provider" && check["state"] == "warning").count(), 1);
+}
+
+/// ONNX Runtime's own record: every node of every call, with its provider.
+#[test]
+fn a_profile_for_each_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let profiles = folder.path().join("new/profiles");
+    let words = ["chat", "--max-new-tokens", "3", "--min-new-tokens", "3", "--ort-profile"];
+    let mut command = vintern();
+    command.args(words).arg(&profiles).arg("--image").arg(golden("images").join("wide.png"));
+    command.arg("--model").arg(tiny_package()).arg("q");
+    assert!(command.output().unwrap().status.success());
+    for (graph, calls) in [("vision_encoder", 1), ("projector", 1), ("decoder", 3)] {
+        let nodes = profiled_nodes(&profiles, graph);
+        assert!(nodes.len() >= calls, "{graph}: {nodes:?}");
+        assert!(nodes.iter().all(|(provider, _)| provider == "CPUExecutionProvider"), "{graph}: {nodes:?}");
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output =
+        vintern().args(["chat", "--ort-profile"]).arg(&file).arg("--model").arg(tiny_package()).arg("q").output();
+    let output = output.unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("for profiles cannot be made"), "{message}");
 }
 
 /// Three things can be wrong with a plugin library, and each has words of its own.

@@ -78,6 +78,17 @@ pub fn gpu_library() -> PathBuf {
     library_in(".venv/gpu").expect("`make test-gpu` puts the library there")
 }
 
+/// Provider and operator of every node that ran, from a graph's profile in a folder.
+pub fn profiled_nodes(folder: &Path, graph: &str) -> Vec<(String, String)> {
+    let mut files = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+    let is_its = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{graph}_2"));
+    let file = files.find(is_its).unwrap_or_else(|| panic!("no profile of {graph}"));
+    let events: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let nodes = events.iter().filter(|event| event["cat"] == "Node" && event["args"]["provider"].is_string());
+    let word = |event: &serde_json::Value, name: &str| event["args"][name].as_str().unwrap_or_default().to_owned();
+    nodes.map(|event| (word(event, "provider"), word(event, "op_name"))).collect()
+}
+
 /// A Python of the project's environment.
 pub fn python() -> Command {
     Command::new(tool("python"))

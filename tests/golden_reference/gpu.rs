@@ -6,7 +6,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 use crate::chat::{answer_with, cases, check};
-use crate::common::{exported, golden, gpu_library, recorded, vintern};
+use crate::common::{exported, golden, gpu_library, profiled_nodes, recorded, vintern};
 
 /// float32 as it is: CUDA rounds factors to 10 bits of mantissa unless it is told not to.
 const EXACT: &str = "cuda:tf32=0";
@@ -68,6 +68,25 @@ fn the_cache_and_every_node_on_cuda() {
             let copies =
                 providers[0]["operators"].as_object().unwrap().keys().filter(|name| name.starts_with("Memcpy"));
             assert_eq!(copies.count(), 0, "{graph}: {report:#}");
+        }
+    }
+}
+
+/// No call copies the cache, or anything else, between the host and the device inside a graph, as ONNX Runtime records it.
+#[test]
+#[ignore = "needs an NVIDIA GPU: make test-gpu"]
+fn no_call_copies_between_host_and_device() {
+    for precision in ["fp16", "fp32"] {
+        let folder = tempfile::tempdir().unwrap();
+        let words = ["bench", "--workload", "greedy,beams", "--repeats", "1", "--new-tokens", "8"];
+        let mut command = on_gpu(&words, &both_variants("ckpt_a", precision), EXACT);
+        command.arg("--ort-profile").arg(folder.path()).assert().success();
+        for graph in ["vision_encoder", "projector", "decoder"] {
+            let nodes = profiled_nodes(folder.path(), graph);
+            let elsewhere = nodes
+                .iter()
+                .filter(|(provider, operator)| provider != "CUDAExecutionProvider" || operator.starts_with("Memcpy"));
+            assert!(!nodes.is_empty() && elsewhere.count() == 0, "{graph}: {nodes:?}");
         }
     }
 }

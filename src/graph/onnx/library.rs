@@ -30,6 +30,8 @@ pub struct LibraryOptions {
     pub log: RuntimeLog,
     /// Libraries of execution providers that are not part of ONNX Runtime.
     pub plugins: Vec<PluginLibrary>,
+    /// Folder for ONNX Runtime's profiles: a file for each graph, written when the graph is dropped.
+    pub profiles: Option<PathBuf>,
 }
 
 /// A library with an execution provider.
@@ -85,6 +87,8 @@ pub struct Library {
     path: PathBuf,
     version: String,
     plugins: Vec<Plugin>,
+    /// Where graphs that are loaded from now on leave their profiles.
+    pub(super) profiles: Option<PathBuf>,
 }
 
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
@@ -101,7 +105,7 @@ impl Library {
             if library.path != path {
                 return Err(GraphError::LibraryAlreadyLoaded { loaded: library.path.clone() });
             }
-            let mut library = library.clone();
+            let mut library = Self { profiles: options.profiles.clone(), ..library.clone() };
             library.register(&options.plugins)?;
             *loaded = Some(library.clone());
             return Ok(library);
@@ -191,7 +195,7 @@ fn load_from(path: PathBuf, options: &LibraryOptions) -> Result<Library, GraphEr
         }))
         .build()
         .map_err(failed)?;
-    Ok(Library { environment, path, version, plugins: Vec::new() })
+    Ok(Library { environment, path, version, plugins: Vec::new(), profiles: options.profiles.clone() })
 }
 
 /// Opens the library and asks for its version before the binding does, which would panic on some of what can be wrong.

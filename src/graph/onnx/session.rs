@@ -1,7 +1,7 @@
 //! Loading a graph into an ONNX Runtime session, and running one that has no cache.
 
 use std::ffi::{CStr, c_char};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ndarray::ArrayD;
@@ -255,6 +255,9 @@ fn open_on(
     let mut builder = builder
         .with_config_entry("session.record_ep_graph_assignment_info", "1")
         .map_err(|error| failed(error.message()))?;
+    if let Some(folder) = &library.profiles {
+        builder = builder.with_profiling(profile_of(chosen, folder)?).map_err(|error| failed(error.message()))?;
+    }
     let plan = ready_engine(library, source, providers[0]).map_err(|error| (0, error))?;
     let first = plan.as_ref().map(|plan| providers[0].with_options(plan.options()));
     let first = first.as_ref().unwrap_or(providers[0]);
@@ -285,6 +288,13 @@ fn open_on(
     }
     let profile = plan.and_then(|plan| plan.profile().cloned());
     Ok(Opened { session, placement, shared_starts: starts, profile })
+}
+
+/// What the name of a graph's profile begins with, in a folder that is made if it is not there.
+fn profile_of(chosen: &Chosen<'_>, folder: &Path) -> Result<PathBuf, (usize, GraphError)> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| (0, GraphError::Profile { folder: folder.to_owned(), message: error.to_string() }))?;
+    Ok(folder.join(chosen.file.file_stem().unwrap_or_default()))
 }
 
 /// The plan of TensorRT's engine, if that is the provider, and the folder for it; that TensorRT is there at all comes first.
