@@ -111,6 +111,9 @@ impl CopyGraph {
         to: impl Iterator<Item = *mut u8>,
         elements: usize,
     ) -> ort::Result<()> {
+        if elements == 0 {
+            return Ok(());
+        }
         // SAFETY: as the caller vouches.
         let to = to.map(|start| unsafe { self.tensor(&self.memory, start, elements) });
         let to = to.collect::<ort::Result<Vec<_>>>()?;

@@ -94,9 +94,6 @@ impl CacheMemory {
         elements: usize,
         dtype: CacheDtype,
     ) -> ort::Result<()> {
-        if elements == 0 {
-            return Ok(());
-        }
         if let Some(graph) = &mut self.copies {
             // SAFETY: as the caller vouches.
             return unsafe { graph.copy(&lines.collect::<Vec<_>>(), elements) };
@@ -117,9 +114,6 @@ impl CacheMemory {
         elements: usize,
         dtype: CacheDtype,
     ) -> ort::Result<()> {
-        if elements == 0 {
-            return Ok(());
-        }
         if let Some(graph) = &mut self.copies {
             // SAFETY: as the caller vouches.
             return unsafe { graph.clear(&lines.collect::<Vec<_>>(), elements) };
