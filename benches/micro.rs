@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use divan::Bencher;
-use divan::counter::ItemsCount;
+use divan::counter::{BytesCount, ItemsCount};
 use image::RgbImage;
 use ndarray::{Array2, s};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -112,22 +113,100 @@ impl Tasks for OneCore {
     }
 }
 
-/// One matrix of Vintern-3B's feed-forward layers, 4 bits in blocks of 32 with zero points.
+/// The tasks side by side on all cores.
+struct AllCores;
+
+impl Tasks for AllCores {
+    type Error = Infallible;
+
+    fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), Infallible> {
+        let next = AtomicUsize::new(0);
+        let work = || while_next(&next, count, task);
+        std::thread::scope(|scope| {
+            let others = std::thread::available_parallelism().map_or(1, usize::from) - 1;
+            (0..others).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        Ok(())
+    }
+}
+
+/// Runs the tasks that nobody has taken yet.
+fn while_next(next: &AtomicUsize, count: usize, task: &(dyn Fn(usize) + Sync + Send)) {
+    loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        if index >= count {
+            return;
+        }
+        task(index);
+    }
+}
+
+/// A matrix of Vintern-3B's feed-forward layers, 4 bits in blocks of 32 with zero points.
+struct FeedForward {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    zero_points: Vec<u8>,
+}
+
+impl FeedForward {
+    const OUTPUTS: usize = 11_008;
+    const INPUTS: usize = 2_048;
+    const BLOCK: usize = 32;
+
+    fn random(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let (values, blocks) = (Self::OUTPUTS * Self::INPUTS, Self::OUTPUTS * Self::INPUTS / Self::BLOCK);
+        Self {
+            codes: (0..values / 2).map(|_| random.random()).collect(),
+            scales: vec![0.01; blocks],
+            zero_points: (0..blocks / 2).map(|_| random.random()).collect(),
+        }
+    }
+
+    fn matrix(&self) -> BlockMatrix<'_> {
+        let format = BlockFormat::new(4, Self::BLOCK).unwrap();
+        let size = (Self::OUTPUTS, Self::INPUTS);
+        BlockMatrix::new(format, size, &self.codes, &self.scales, Some(&self.zero_points)).unwrap()
+    }
+
+    /// Activations of some rows.
+    fn activations(rows: usize) -> Vec<f32> {
+        let mut random = StdRng::seed_from_u64(0);
+        (0..rows * Self::INPUTS).map(|_| random.random_range(-1.0..1.0)).collect()
+    }
+}
+
+/// One matrix again and again, on one core.
 #[divan::bench(args = [1, 3, 8, 64, 512])]
 fn block_product_11008_x_2048(bencher: Bencher, rows: usize) {
     let Some(product) = BlockProduct::detect() else {
         return;
     };
-    let (outputs, inputs, block) = (11_008, 2_048, 32);
-    let mut random = StdRng::seed_from_u64(1);
-    let codes: Vec<u8> = (0..outputs * inputs / 2).map(|_| random.random()).collect();
-    let zero_points: Vec<u8> = (0..outputs * inputs / block / 2).map(|_| random.random()).collect();
-    let scales = vec![0.01; outputs * inputs / block];
-    let format = BlockFormat::new(4, block).unwrap();
-    let matrix = BlockMatrix::new(format, (outputs, inputs), &codes, &scales, Some(&zero_points)).unwrap();
-    let values: Vec<f32> = (0..rows * inputs).map(|_| random.random_range(-1.0..1.0)).collect();
-    let mut out = vec![0.0; rows * outputs];
-    bencher.counter(ItemsCount::new(2 * rows * outputs * inputs)).bench_local(|| {
+    let weights = FeedForward::random(1);
+    let (matrix, values) = (weights.matrix(), FeedForward::activations(rows));
+    let mut out = vec![0.0; rows * FeedForward::OUTPUTS];
+    let operations = 2 * rows * FeedForward::OUTPUTS * FeedForward::INPUTS;
+    bencher.counter(ItemsCount::new(operations)).bench_local(|| {
         let Ok(()) = product.run(black_box(&values), &matrix, None, &mut out, &OneCore);
+    });
+}
+
+/// As many of them in turn as no cache holds, on all cores: what decoding waits for.
+#[divan::bench(args = [1, 2, 3, 4, 8], sample_count = 20)]
+fn block_products_from_memory(bencher: Bencher, rows: usize) {
+    let Some(product) = BlockProduct::detect() else {
+        return;
+    };
+    let weights: Vec<_> = (0..24).map(FeedForward::random).collect();
+    let matrices: Vec<_> = weights.iter().map(FeedForward::matrix).collect();
+    let values = FeedForward::activations(rows);
+    let mut out = vec![0.0; rows * FeedForward::OUTPUTS];
+    let weight = &weights[0];
+    let bytes = weight.codes.len() + 4 * weight.scales.len() + weight.zero_points.len();
+    bencher.counter(BytesCount::new(bytes * weights.len())).bench_local(|| {
+        for matrix in &matrices {
+            let Ok(()) = product.run(black_box(&values), matrix, None, &mut out, &AllCores);
+        }
     });
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
 use super::grouped_attention::{CHUNK, Weight};
-use super::vector::Vector;
+use super::vector::{LINE, Vector, prefetch};
 
 /// Calls a function that is compiled for each number of queries.
 macro_rules! for_queries {
@@ -43,6 +43,34 @@ pub(super) struct Lines<'a> {
     pub(super) weights: &'a mut [Weight],
 }
 
+/// What is asked of memory while something else is worked on, a little at a time: a processor waits for few lines at once, and
+/// computes nothing while it cannot ask for more.
+struct Ahead {
+    next: *const f32,
+    /// Steps between two requests.
+    every: usize,
+    /// Lines of a request.
+    lines: usize,
+}
+
+impl Ahead {
+    /// A chunk's keys or values, which are asked for while `groups` groups of queries go through another's with `block` keys or
+    /// channels a pass.
+    fn new(next: *const f32, groups: usize, block: usize) -> Self {
+        // A pass has a step for every channel or position, so all passes have groups x size x chunk / block of them.
+        let (steps, lines) = (groups * LINE, block);
+        Self { next, every: (steps / lines).max(1), lines: lines.div_ceil(steps) }
+    }
+
+    #[inline(always)]
+    fn fetch(&mut self) {
+        for _ in 0..self.lines {
+            prefetch(self.next);
+            self.next = self.next.wrapping_add(LINE);
+        }
+    }
+}
+
 /// Mixes the values of a chunk for each query by the powers of its scores, of which the largest is 1.
 ///
 /// `keys`, `values`: `[most keys that are seen, size]`.
@@ -62,6 +90,8 @@ pub(super) unsafe fn attend<V: Vector>(
     assert!(queries.len() == lines * size && mixed.len() == lines * size && weights.len() == lines, "lines differ");
     let seen = limits.iter().copied().max().unwrap_or(0);
     let block = 2 * V::LANES;
+    // While scores are found the values come, and while values are mixed the keys of the chunk behind.
+    let mut ahead = Ahead::new(values, lines.div_ceil(V::QUERIES), block);
     scratch.scores.resize(lines, [0.0; CHUNK]);
     scratch.panel.resize(size * block, 0.0);
     for first in (0..seen).step_by(block) {
@@ -70,16 +100,19 @@ pub(super) unsafe fn attend<V: Vector>(
         let scores = scratch.scores.chunks_mut(V::QUERIES);
         for (queries, scores) in queries.chunks(V::QUERIES * size).zip(scores) {
             // SAFETY: so many queries and rows of scores are there.
-            unsafe { for_queries!(scores.len(), find_scores(queries, size, &scratch.panel, first, scores)) };
+            unsafe {
+                for_queries!(scores.len(), find_scores(queries, size, &scratch.panel, first, scores, &mut ahead));
+            };
         }
     }
     for ((scores, limit), weight) in scratch.scores.iter_mut().zip(limits).zip(weights) {
         // SAFETY: as the caller vouches.
         *weight = unsafe { powers::<V>(scores, *limit) };
     }
+    ahead.next = keys.wrapping_add(CHUNK * size);
     for (scores, mixed) in scratch.scores.chunks(V::QUERIES).zip(mixed.chunks_mut(V::QUERIES * size)) {
         // SAFETY: so many rows of powers and of the result are there, and the values up to `seen`.
-        unsafe { for_queries!(scores.len(), mix(scores, values, seen, size, mixed)) };
+        unsafe { for_queries!(scores.len(), mix(scores, values, seen, size, mixed, &mut ahead)) };
     }
 }
 
@@ -112,18 +145,22 @@ unsafe fn find_scores<V: Vector, const R: usize>(
     panel: &[f32],
     block: usize,
     scores: &mut [[f32; CHUNK]],
+    ahead: &mut Ahead,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
         let (queries, panel) = (queries.as_ptr(), panel.as_ptr());
         let mut sums = [[V::splat(0.0); 2]; R];
-        for channel in 0..size {
-            let keys = panel.add(channel * 2 * V::LANES);
-            let keys = [V::load(keys), V::load(keys.add(V::LANES))];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let query = V::splat(*queries.add(r * size + channel));
-                for (sum, keys) in sums.iter_mut().zip(keys) {
-                    *sum = query.mul_add(keys, *sum);
+        for channel in (0..size).step_by(ahead.every) {
+            ahead.fetch();
+            for channel in channel..size.min(channel + ahead.every) {
+                let keys = panel.add(channel * 2 * V::LANES);
+                let keys = [V::load(keys), V::load(keys.add(V::LANES))];
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let query = V::splat(*queries.add(r * size + channel));
+                    for (sum, keys) in sums.iter_mut().zip(keys) {
+                        *sum = query.mul_add(keys, *sum);
+                    }
                 }
             }
         }
@@ -175,6 +212,7 @@ unsafe fn mix<V: Vector, const R: usize>(
     seen: usize,
     size: usize,
     mixed: &mut [f32],
+    ahead: &mut Ahead,
 ) {
     let mut channel = 0;
     while channel < size {
@@ -183,9 +221,9 @@ unsafe fn mix<V: Vector, const R: usize>(
         unsafe {
             let (values, mixed) = (values.add(channel), mixed.as_mut_ptr().add(channel));
             if across == 2 {
-                mix_channels::<V, R, 2>(powers, values, seen, size, mixed);
+                mix_channels::<V, R, 2>(powers, values, seen, size, mixed, ahead);
             } else {
-                mix_channels::<V, R, 1>(powers, values, seen, size, mixed);
+                mix_channels::<V, R, 1>(powers, values, seen, size, mixed, ahead);
             }
         }
         channel += across * V::LANES;
@@ -203,20 +241,24 @@ unsafe fn mix_channels<V: Vector, const R: usize, const A: usize>(
     seen: usize,
     size: usize,
     mixed: *mut f32,
+    ahead: &mut Ahead,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
         let powers = powers.as_ptr().cast::<f32>();
         let mut sums = [[V::splat(0.0); A]; R];
-        for position in 0..seen {
-            let mut found = [V::splat(0.0); A];
-            for (across, found) in found.iter_mut().enumerate() {
-                *found = V::load(values.add(position * size + across * V::LANES));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let power = V::splat(*powers.add(r * CHUNK + position));
-                for (sum, values) in sums.iter_mut().zip(found) {
-                    *sum = power.mul_add(values, *sum);
+        for position in (0..seen).step_by(ahead.every) {
+            ahead.fetch();
+            for position in position..seen.min(position + ahead.every) {
+                let mut found = [V::splat(0.0); A];
+                for (across, found) in found.iter_mut().enumerate() {
+                    *found = V::load(values.add(position * size + across * V::LANES));
+                }
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let power = V::splat(*powers.add(r * CHUNK + position));
+                    for (sum, values) in sums.iter_mut().zip(found) {
+                        *sum = power.mul_add(values, *sum);
+                    }
                 }
             }
         }

@@ -332,7 +332,8 @@ impl Call<'_> {
         let every: Vec<usize> = (0..shape.rows).collect();
         let jobs = self.jobs(&every);
         tasks.run(jobs.len() * shape.shared_heads, &|task| {
-            let ((rows, chunk), head) = (jobs[task / shape.shared_heads], task % shape.shared_heads);
+            // In the order of memory: what is asked for ahead of time is mostly what the same thread needs next.
+            let ((rows, chunk), head) = (jobs[task % jobs.len()], task / jobs.len());
             let mut lines = rows.iter().flat_map(|row| (0..shape.lines()).map(|line| (*row, line))).peekable();
             while lines.peek().is_some() {
                 TILE.with_borrow_mut(|tile| {

@@ -1,8 +1,7 @@
 //! Rows of a matrix that are worked on together.
 
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-
 use super::BlockMatrix;
+use super::vector::prefetch;
 
 /// As many rows of a matrix as a register has 32-bit lanes; past the matrix's end, the last row again.
 pub(super) struct MatrixRows<'a, const LANES: usize> {
@@ -23,10 +22,9 @@ impl<'a, const LANES: usize> MatrixRows<'a, LANES> {
     /// front to back while elements `at` to `at + count` of these are worked on.
     #[inline]
     pub(super) fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
-        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<i8>();
+        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<u8>();
         for line in (0..LANES * count * size_of::<T>()).step_by(64) {
-            // SAFETY: a prefetch reads nothing, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line)) };
+            prefetch(next.wrapping_add(line));
         }
     }
 

@@ -63,3 +63,19 @@ pub(super) const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
 /// Taylor's series of e^r, the highest power first: |r| <= ln 2 / 2, where the seventh term is below 2^-24.
 pub(super) const POWERS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+
+/// Values of a line of the caches.
+pub(super) const LINE: usize = 16;
+
+/// Asks for a line of memory, wherever it points, into the second-level cache.
+#[inline]
+pub(super) fn prefetch<T>(line: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}

@@ -11,15 +11,16 @@ mod quantise;
 mod vector;
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
-    _mm512_maskz_loadu_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srlv_epi32,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512, __m512i, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_maskz_loadu_epi32,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srlv_epi32, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
 use super::activations::CodeForm;
 use super::chunk::{self, Lines};
 use super::matrix_rows::MatrixRows;
+use super::vector::prefetch;
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
 
 pub(super) use attention::{Scratch as AttentionScratch, attention};
@@ -132,8 +133,7 @@ impl SixteenRows<'_> {
         for row in self.rows {
             let codes = self.matrix.codes.as_ptr().wrapping_add(row * self.row_bytes + at);
             for line in (0..count).step_by(64) {
-                // SAFETY: a prefetch reads nothing, wherever it points.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(codes.wrapping_add(line).cast()) };
+                prefetch(codes.wrapping_add(line));
             }
         }
     }
