@@ -10,7 +10,7 @@ use image::RgbImage;
 use ndarray::{Array2, s};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use vintern::generate::{Advance, BeamSearch, EarlyStopping, GenerationSettings, Strategy, start};
-use vintern::kernels::{BlockFormat, BlockMatrix, BlockProduct, Tasks};
+use vintern::kernels::{BlockFormat, BlockMatrix, BlockProduct, BlockTable, Tasks};
 use vintern::package::Package;
 use vintern::preprocess::{DecodeOptions, TilingOptions, decode, tile};
 use vintern::prompt::{TokenRoles, Tokenizer};
@@ -145,8 +145,7 @@ fn while_next(next: &AtomicUsize, count: usize, task: &(dyn Fn(usize) + Sync + S
 /// A matrix of Vintern-3B's feed-forward layers, 4 bits in blocks of 32 with zero points.
 struct FeedForward {
     codes: Vec<u8>,
-    scales: Vec<f32>,
-    zero_points: Vec<u8>,
+    table: BlockTable,
 }
 
 impl FeedForward {
@@ -157,17 +156,20 @@ impl FeedForward {
     fn random(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let (values, blocks) = (Self::OUTPUTS * Self::INPUTS, Self::OUTPUTS * Self::INPUTS / Self::BLOCK);
-        Self {
-            codes: (0..values / 2).map(|_| random.random()).collect(),
-            scales: vec![0.01; blocks],
-            zero_points: (0..blocks / 2).map(|_| random.random()).collect(),
-        }
+        let codes = (0..values / 2).map(|_| random.random()).collect();
+        let zero_points: Vec<u8> = (0..blocks / 2).map(|_| random.random()).collect();
+        let (format, scales) = (BlockFormat::new(4, Self::BLOCK).unwrap(), vec![1.0 / 64.0; blocks]);
+        let table = BlockTable::new(format, (Self::OUTPUTS, Self::INPUTS), &scales, Some(&zero_points)).unwrap();
+        Self { codes, table }
     }
 
     fn matrix(&self) -> BlockMatrix<'_> {
-        let format = BlockFormat::new(4, Self::BLOCK).unwrap();
-        let size = (Self::OUTPUTS, Self::INPUTS);
-        BlockMatrix::new(format, size, &self.codes, &self.scales, Some(&self.zero_points)).unwrap()
+        BlockMatrix::new(&self.codes, &self.table).unwrap()
+    }
+
+    /// Bytes that a product reads: the codes, and 12 bits for each block.
+    fn bytes(&self) -> usize {
+        self.codes.len() + Self::OUTPUTS * Self::INPUTS / Self::BLOCK * 3 / 2
     }
 
     /// Activations of some rows.
@@ -202,9 +204,8 @@ fn block_products_from_memory(bencher: Bencher, rows: usize) {
     let matrices: Vec<_> = weights.iter().map(FeedForward::matrix).collect();
     let values = FeedForward::activations(rows);
     let mut out = vec![0.0; rows * FeedForward::OUTPUTS];
-    let weight = &weights[0];
-    let bytes = weight.codes.len() + 4 * weight.scales.len() + weight.zero_points.len();
-    bencher.counter(BytesCount::new(bytes * weights.len())).bench_local(|| {
+    let bytes: usize = weights.iter().map(FeedForward::bytes).sum();
+    bencher.counter(BytesCount::new(bytes)).bench_local(|| {
         for matrix in &matrices {
             let Ok(()) = product.run(black_box(&values), matrix, None, &mut out, &AllCores);
         }

@@ -5,7 +5,9 @@
 mod common;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use vintern::kernels::{AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, FormatError};
+use vintern::kernels::{
+    AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, BlockTable, FormatError,
+};
 
 use common::Backwards;
 
@@ -23,17 +25,26 @@ struct Weights {
 }
 
 impl Weights {
+    /// Half of them with scales that fit a byte each.
     fn random(random: &mut StdRng, (bits, block_size): (usize, usize), size: (usize, usize), symmetric: bool) -> Self {
         let blocks = size.1.div_ceil(block_size);
         let mut bytes = |count: usize| (0..count).map(|_| random.random()).collect::<Vec<u8>>();
         let codes = bytes(size.0 * blocks * block_size * bits / 8);
         let zero_points = (!symmetric).then(|| bytes(size.0 * (blocks * bits).div_ceil(8)));
-        let scales = (0..size.0 * blocks).map(|_| random.random_range(-0.01..0.01)).collect();
-        Self { format: BlockFormat::new(bits, block_size).unwrap(), size, codes, scales, zero_points }
+        let mut scales: Vec<f32> = (0..size.0 * blocks).map(|_| random.random_range(-0.01..0.01)).collect();
+        let short = random.random_bool(0.5);
+        if short {
+            for scale in &mut scales {
+                *scale = f32::from_bits(scale.abs().max(1e-6).to_bits() >> 19 << 19);
+            }
+        }
+        let weights = Self { format: BlockFormat::new(bits, block_size).unwrap(), size, codes, scales, zero_points };
+        assert_eq!(weights.table().has_short_scales(), short);
+        weights
     }
 
-    fn matrix(&self) -> BlockMatrix<'_> {
-        BlockMatrix::new(self.format, self.size, &self.codes, &self.scales, self.zero_points.as_deref()).unwrap()
+    fn table(&self) -> BlockTable {
+        BlockTable::new(self.format, self.size, &self.scales, self.zero_points.as_deref()).unwrap()
     }
 
     /// A weight, read off the packed tensors by the definition of `MatMulNBits`.
@@ -55,7 +66,9 @@ impl Weights {
 
     fn product(&self, product: BlockProduct, values: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
         let mut out = vec![f32::NAN; values.len() / self.size.1 * self.size.0];
-        let Ok(()) = product.run(values, &self.matrix(), bias, &mut out, &Backwards);
+        let table = self.table();
+        let matrix = BlockMatrix::new(&self.codes, &table).unwrap();
+        let Ok(()) = product.run(values, &matrix, bias, &mut out, &Backwards);
         out
     }
 }
@@ -195,6 +208,23 @@ fn rows_without_a_scale() {
 }
 
 #[test]
+fn scales_that_do_not_fit_a_byte_stay_whole() {
+    let format = BlockFormat::new(4, 32).unwrap();
+    let short =
+        |scales: &[f32]| BlockTable::new(format, (scales.len() / 2, 64), scales, None).unwrap().has_short_scales();
+    // There are 16 numbers from a power of two to the next, and 256 in a byte.
+    assert!(short(&[1.0, 1.0625, 0.25, 0.25 * 1.9375]));
+    assert!(short(&[1.0, 63488.0]));
+    assert!(!short(&[1.0, 65536.0]));
+    // Each output has a range of its own.
+    assert!(short(&[1.0, 2.0, 65536.0, 131_072.0]));
+    assert!(!short(&[1.0, 1.03125]));
+    assert!(!short(&[1.0, -1.0]));
+    assert!(!short(&[f32::INFINITY, 1.0]) && !short(&[f32::NAN, 1.0]));
+    assert!(short(&[0.0, 0.0]));
+}
+
+#[test]
 fn what_there_is_no_kernel_for_is_refused() {
     for (bits, block_size) in [(4, 16), (4, 256), (8, 32), (2, 128)] {
         assert_eq!(BlockFormat::new(bits, block_size), Err(FormatError::Unsupported { bits, block_size }));
@@ -202,7 +232,8 @@ fn what_there_is_no_kernel_for_is_refused() {
     let format = BlockFormat::new(4, 32).unwrap();
     let matrix = |codes: usize, scales: usize, zeros: usize| {
         let (codes, scales, zeros) = (vec![0; codes], vec![0.0; scales], vec![0; zeros]);
-        BlockMatrix::new(format, (3, 40), &codes, &scales, Some(&zeros)).map(drop)
+        let table = BlockTable::new(format, (3, 40), &scales, Some(&zeros))?;
+        BlockMatrix::new(&codes, &table).map(drop)
     };
     assert_eq!(matrix(96, 6, 3), Ok(()));
     let size = |tensor, found, expected| Err(FormatError::Size { tensor, found, expected, outputs: 3, inputs: 40 });

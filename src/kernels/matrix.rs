@@ -1,6 +1,6 @@
 //! The layout of a block-quantised matrix.
 
-use super::GROUP;
+use super::{BlockTable, GROUP};
 
 /// Why a matrix cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,50 +89,35 @@ impl BlockFormat {
 
 /// A matrix `[outputs, inputs]` of codes in blocks along the inputs: weight = scale x (code - zero point).
 ///
-/// The layout is that of the inputs of ONNX Runtime's `MatMulNBits`.
+/// The layout of the codes is that of ONNX Runtime's `MatMulNBits`.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockMatrix<'a> {
     pub(super) format: BlockFormat,
     pub(super) outputs: usize,
     pub(super) inputs: usize,
     pub(super) codes: &'a [u8],
-    pub(super) scales: &'a [f32],
-    pub(super) zero_points: Option<&'a [u8]>,
+    pub(super) table: &'a BlockTable,
 }
 
 impl<'a> BlockMatrix<'a> {
-    /// A matrix over its tensors.
-    ///
-    /// `codes`: `[outputs, blocks, block size x bits / 8]`; `scales`: `[outputs, blocks]` float32; `zero_points`:
-    /// `[outputs, ceil(blocks x bits / 8)]`, half of the code's range when absent.
+    /// A matrix of its codes, `[outputs, blocks, block size x bits / 8]`, and the table of its scales and zero points.
     ///
     /// # Errors
     /// [`FormatError::Size`].
-    pub fn new(
-        format: BlockFormat,
-        (outputs, inputs): (usize, usize),
-        codes: &'a [u8],
-        scales: &'a [f32],
-        zero_points: Option<&'a [u8]>,
-    ) -> Result<Self, FormatError> {
-        let matrix = Self { format, outputs, inputs, codes, scales, zero_points };
-        let blocks = matrix.blocks();
-        let zero_bytes = outputs * matrix.zero_point_bytes();
-        for (tensor, found, expected) in [
-            ("codes", codes.len(), outputs * matrix.row_bytes()),
-            ("scales", scales.len(), outputs * blocks),
-            ("zero points", zero_points.map_or(zero_bytes, <[u8]>::len), zero_bytes),
-        ] {
-            if found != expected {
-                return Err(FormatError::Size { tensor, found, expected, outputs, inputs });
-            }
+    pub fn new(codes: &'a [u8], table: &'a BlockTable) -> Result<Self, FormatError> {
+        let &BlockTable { format, outputs, inputs, .. } = table;
+        let matrix = Self { format, outputs, inputs, codes, table };
+        let expected = outputs * matrix.row_bytes();
+        if codes.len() == expected {
+            Ok(matrix)
+        } else {
+            Err(FormatError::Size { tensor: "codes", found: codes.len(), expected, outputs, inputs })
         }
-        Ok(matrix)
     }
 
     /// Blocks of a row; the last may be longer than the inputs.
     pub fn blocks(&self) -> usize {
-        self.inputs.div_ceil(self.format.block_size)
+        self.inputs.div_ceil(self.format.block_size())
     }
 
     /// Groups of a row.
@@ -142,37 +127,6 @@ impl<'a> BlockMatrix<'a> {
 
     /// Bytes of the codes of a row.
     pub(super) fn row_bytes(&self) -> usize {
-        self.blocks() * self.format.block_size * self.format.bits / 8
-    }
-
-    /// Bytes of the zero points of a row.
-    pub(super) fn zero_point_bytes(&self) -> usize {
-        (self.blocks() * self.format.bits).div_ceil(8)
-    }
-
-    /// The zero point of a block.
-    pub(super) fn zero_point(&self, output: usize, block: usize) -> i32 {
-        let Some(packed) = self.zero_points else {
-            return 1 << (self.format.bits - 1);
-        };
-        let row = &packed[output * self.zero_point_bytes()..];
-        match self.format.bits {
-            4 => i32::from(row[block / 2] >> (4 * (block % 2)) & 15),
-            _ => i32::from(row[block]),
-        }
-    }
-
-    /// Four bytes of the packed zero points of an output, from byte `at` of its row on; what lies past the row is of no
-    /// meaning.
-    #[inline]
-    pub(super) fn zero_point_word(&self, output: usize, at: usize) -> u32 {
-        let Some(packed) = self.zero_points else {
-            return if self.format.bits == 4 { 0x8888_8888 } else { 0x8080_8080 };
-        };
-        let left = packed.get(output * self.zero_point_bytes() + at..).unwrap_or_default();
-        match left.first_chunk::<4>() {
-            Some(whole) => u32::from_le_bytes(*whole),
-            None => left.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)),
-        }
+        self.blocks() * self.format.block_size() * self.format.bits / 8
     }
 }

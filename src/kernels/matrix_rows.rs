@@ -1,48 +1,45 @@
 //! Rows of a matrix that are worked on together.
 
-use super::BlockMatrix;
+use super::table::SET;
 use super::vector::prefetch;
+use super::{BlockMatrix, BlockTable};
 
 /// As many rows of a matrix as a register has 32-bit lanes; past the matrix's end, the last row again.
 pub(super) struct MatrixRows<'a, const LANES: usize> {
-    pub(super) matrix: &'a BlockMatrix<'a>,
-    pub(super) rows: [usize; LANES],
-    pub(super) row_bytes: usize,
+    pub(super) table: &'a BlockTable,
+    /// Where the codes of each row begin.
+    pub(super) codes: [&'a [u8]; LANES],
+    /// Where the codes of the rows that follow begin.
+    next: *const u8,
+    /// First output of the rows' sets in the table.
+    pub(super) set: usize,
+    /// Where the sets begin in the table, counted in blocks of a set.
+    pub(super) first_block: usize,
 }
 
 impl<'a, const LANES: usize> MatrixRows<'a, LANES> {
-    /// The rows from `first` on.
+    /// The rows from `first` on, a multiple of the lanes.
     #[inline]
-    pub(super) fn new(matrix: &'a BlockMatrix<'a>, first: usize) -> Self {
-        let rows = std::array::from_fn(|lane| (first + lane).min(matrix.outputs - 1));
-        Self { matrix, rows, row_bytes: matrix.row_bytes() }
-    }
-
-    /// Asks for a piece of what comes next in a tensor of `row_len` elements a row: the rows that follow these are fetched
-    /// front to back while elements `at` to `at + count` of these are worked on.
-    #[inline]
-    pub(super) fn prefetch<T>(&self, tensor: *const T, row_len: usize, at: usize, count: usize) {
-        let next = tensor.wrapping_add((self.rows[0] + LANES) * row_len + LANES * at).cast::<u8>();
-        for line in (0..LANES * count * size_of::<T>()).step_by(64) {
-            prefetch(next.wrapping_add(line));
+    pub(super) fn new(matrix: &BlockMatrix<'a>, first: usize) -> Self {
+        debug_assert!(first.is_multiple_of(LANES), "rows are those of whole sets");
+        let row_bytes = matrix.row_bytes();
+        let row = |lane: usize| &matrix.codes[(first + lane).min(matrix.outputs - 1) * row_bytes..][..row_bytes];
+        let set = first.min((matrix.outputs - 1) / LANES * LANES);
+        Self {
+            table: matrix.table,
+            codes: std::array::from_fn(row),
+            next: matrix.codes.as_ptr().wrapping_add((first + LANES) * row_bytes),
+            set,
+            first_block: set / SET * matrix.table.blocks,
         }
     }
 
-    /// Asks for the packed zero points of the rows that follow these, `count` bytes of each from byte `at` on.
+    /// Asks for a piece of what comes next: the codes of the rows that follow these are fetched front to back while `count`
+    /// bytes of these, from byte `at` on, are worked on.
     #[inline]
-    pub(super) fn prefetch_zero_points(&self, at: usize, count: usize) {
-        if let Some(packed) = self.matrix.zero_points {
-            self.prefetch(packed.as_ptr(), self.matrix.zero_point_bytes(), at, count);
+    pub(super) fn prefetch(&self, at: usize, count: usize) {
+        for line in (0..LANES * count).step_by(64) {
+            prefetch(self.next.wrapping_add(LANES * at + line));
         }
-    }
-
-    /// Four bytes of the packed zero points of each row, from byte `at` on; what lies past a row is of no meaning.
-    #[inline]
-    pub(super) fn zero_point_words(&self, at: usize) -> [u32; LANES] {
-        let mut words = [0; LANES];
-        for (word, row) in words.iter_mut().zip(self.rows) {
-            *word = self.matrix.zero_point_word(row, at);
-        }
-        words
     }
 }

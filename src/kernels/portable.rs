@@ -40,10 +40,10 @@ pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix
                 let mask = (1 << format.bits()) - 1;
                 let code = i32::from(codes[group * format.group_bytes() + byte]) >> shift & mask;
                 let at = activations.place(group, row) * GROUP + format.activation_at(input % GROUP);
-                sum += (code - matrix.zero_point(output, block))
+                sum += (code - matrix.table.zero_point(output, block))
                     * i32::from(activations.codes[at] ^ activations.code_form.flipped_bits());
             }
-            part = (sum as f32).mul_add(matrix.scales[output * blocks + block], part);
+            part = (sum as f32).mul_add(matrix.table.scale(output, block), part);
         }
         total = f32::mul_add(part, activations.scales[activations.place(group, row)], total);
     }

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 
 use super::{DEPTH, Tile};
 use crate::kernels::BlockMatrix;
-use crate::kernels::avx512::{LANES, SixteenRows, TABLE_BLOCKS, transpose};
+use crate::kernels::avx512::{LANES, SixteenRows, transpose};
 
 /// The lanes of outputs 0 to 7, and of 8 to 15, each twice.
 const TWICE: [[i32; LANES]; 2] =
@@ -38,8 +38,6 @@ fn fill_bits<const BITS: usize>(matrix: &BlockMatrix<'_>, first: usize, start: u
         unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
     });
     let block_of = |tile: usize| tile * DEPTH / matrix.format.block_size();
-    let mut table_start = block_of(start) / TABLE_BLOCKS * TABLE_BLOCKS;
-    let mut tables = weights.tables::<BITS>(table_start);
     weights.prefetch_codes(tiles.len() * DEPTH * BITS / 8, (start + tiles.len()) * DEPTH * BITS / 8);
     let (mut block, mut factors) = (usize::MAX, [(_mm512_setzero_ps(), _mm512_setzero_ps()); 2]);
     for (index, loaded) in tiles.chunks_mut(tiles_per_load).enumerate() {
@@ -49,12 +47,7 @@ fn fill_bits<const BITS: usize>(matrix: &BlockMatrix<'_>, first: usize, start: u
         for ((offset, target), codes) in loaded.iter_mut().enumerate().zip(codes.chunks_exact(DEPTH * BITS / 32)) {
             if block_of(tile + offset) != block {
                 block = block_of(tile + offset);
-                if block >= table_start + TABLE_BLOCKS {
-                    table_start = block;
-                    tables = weights.tables::<BITS>(table_start);
-                }
-                let scale = _mm512_castsi512_ps(tables.scales[block - table_start]);
-                let zero = tables.zero(block - table_start);
+                let (scale, zero) = (weights.scale(block), weights.zero::<BITS>(block));
                 factors = twice.map(|lanes| line::<BITS>(scale, zero, lanes));
             }
             write_tile::<BITS>(codes, twice, factors, target);

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::{EightRows, LANES, TABLE_BLOCKS, UNIT};
+use super::{EightRows, LANES, UNIT};
 use crate::kernels::{Activations, BlockMatrix, GROUP};
 
 /// Blocks of a group, at most.
@@ -55,15 +55,15 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
     let blocks_per_group = BLOCKS / UNITS;
     let group_bytes = GROUP * BITS / 8;
     let weights = EightRows::new(matrix, first);
-    let mut tables = weights.tables::<BITS>(0);
     let mut totals = [_mm256_setzero_ps(); ROWS];
     let mut padded = [[0; GROUP]; LANES];
     for group in 0..activations.groups {
         let at = group * group_bytes;
-        weights.prefetch(matrix.codes.as_ptr(), weights.row_bytes, at, group_bytes);
+        weights.prefetch(at, group_bytes);
         let block = group * blocks_per_group;
-        if block.is_multiple_of(TABLE_BLOCKS) && block > 0 {
-            tables = weights.tables::<BITS>(block);
+        let mut entries = [(_mm256_setzero_ps(), _mm256_setzero_si256()); BLOCKS];
+        for (index, entry) in entries.iter_mut().enumerate().take(blocks_per_group) {
+            *entry = (weights.scale(block + index), weights.zero::<BITS>(block + index));
         }
         let place = activations.place(group, row);
         let codes = weights.group::<BITS>(at, &mut padded);
@@ -78,10 +78,10 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
                 // SAFETY: sums and scales are there for every group of every row.
                 let negated =
                     unsafe { *activations.negated_sums.get_unchecked((place + r) * blocks_per_group + index) };
-                let table = (block + index) % TABLE_BLOCKS;
-                let rest = _mm256_madd_epi16(tables.zero(table), _mm256_set1_epi32(negated));
+                let (scale, zero) = entries[index];
+                let rest = _mm256_madd_epi16(zero, _mm256_set1_epi32(negated));
                 let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, rest));
-                part = _mm256_fmadd_ps(sum, tables.scale(table), part);
+                part = _mm256_fmadd_ps(sum, scale, part);
             }
             // SAFETY: as above.
             let scale = unsafe { *activations.scales.get_unchecked(place + r) };

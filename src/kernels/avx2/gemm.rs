@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::{EightRows, LANES, TABLE_BLOCKS, UNIT, transpose};
+use super::{EightRows, LANES, UNIT, transpose};
 use crate::kernels::product::write_totals;
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
 
@@ -98,8 +98,6 @@ impl Scratch {
         let low = _mm256_set1_epi8(15);
         for across in 0..ACROSS {
             let weights = EightRows::new(matrix, first + across * LANES);
-            let table_start = groups.start * blocks_per_group / TABLE_BLOCKS * TABLE_BLOCKS;
-            let tables = weights.tables::<BITS>(table_start);
             let (set, across) = (across / TOGETHER, across % TOGETHER);
             let mut padded = [[0; GROUP]; LANES];
             for (index, group) in groups.clone().enumerate() {
@@ -120,9 +118,9 @@ impl Scratch {
                     }
                 }
                 for block in 0..blocks_per_group {
-                    let place = group * blocks_per_group + block - table_start;
                     let entry = &mut self.blocks[set * blocks + index * blocks_per_group + block];
-                    (entry.scale[across], entry.zero[across]) = (tables.scale(place), tables.zero(place));
+                    let block = group * blocks_per_group + block;
+                    (entry.scale[across], entry.zero[across]) = (weights.scale(block), weights.zero::<BITS>(block));
                 }
             }
         }

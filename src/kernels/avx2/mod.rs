@@ -11,15 +11,16 @@ mod quantise;
 mod vector;
 
 use std::arch::x86_64::{
-    __m256, __m256i, _mm256_and_si256, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32,
-    _mm256_loadu_si256, _mm256_maskload_ps, _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_setr_epi32,
-    _mm256_setzero_si256, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32,
-    _mm256_unpacklo_epi64,
+    __m256, __m256i, _mm_loadl_epi64, _mm256_add_epi32, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepu8_epi32,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_set1_epi32, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srlv_epi32, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 use std::ops::Range;
 
 use super::chunk::{self, Lines};
 use super::matrix_rows::MatrixRows;
+use super::table::{LEFT_OUT, SET, Scales};
 use super::{Activations, BlockMatrix, GROUP, STRIP};
 
 pub(super) use quantise::quantise;
@@ -29,9 +30,6 @@ const LANES: usize = 8;
 
 /// Inputs whose products are added up in 16 bits: the smallest block.
 const UNIT: usize = 32;
-
-/// Blocks that [`Tables`] hold.
-const TABLE_BLOCKS: usize = 8;
 
 /// Most rows that [`dot`] serves.
 const DOT_ROWS: usize = 8;
@@ -114,83 +112,51 @@ impl EightRows<'_> {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     fn group<const BITS: usize>(&self, at: usize, padded: &mut PaddedGroups) -> [*const u8; LANES] {
-        let mut group = [std::ptr::null(); LANES];
-        for ((group, padded), row) in group.iter_mut().zip(padded).zip(self.rows) {
-            let codes = &self.matrix.codes[row * self.row_bytes + at..(row + 1) * self.row_bytes];
-            *group = if codes.len() >= GROUP * BITS / 8 {
-                codes.as_ptr()
-            } else {
-                padded[..codes.len()].copy_from_slice(codes);
-                padded.as_ptr()
-            };
+        let mut group = self.codes.map(|codes| codes.as_ptr().wrapping_add(at));
+        if at + GROUP * BITS / 8 > self.codes[0].len() {
+            for ((group, padded), codes) in group.iter_mut().zip(padded).zip(self.codes) {
+                padded[..codes.len() - at].copy_from_slice(&codes[at..]);
+                *group = padded.as_ptr();
+            }
         }
         group
     }
 
-    /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
+    /// Scales of the rows in a block.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
-        let blocks = self.matrix.blocks();
-        let left = blocks - block;
-        self.prefetch(self.matrix.scales.as_ptr(), blocks, block, TABLE_BLOCKS);
-        let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-        let mut scales = [_mm256_setzero_si256(); TABLE_BLOCKS];
-        for (scales, row) in scales.iter_mut().zip(self.rows) {
-            // SAFETY: the number of a row's scales was checked; the mask leaves out what lies past them.
-            *scales = unsafe {
-                let from = self.matrix.scales.as_ptr().add(row * blocks + block);
-                if left >= TABLE_BLOCKS {
-                    _mm256_loadu_si256(from.cast())
-                } else {
-                    _mm256_castps_si256(_mm256_maskload_ps(from, mask))
+    fn scale(&self, block: usize) -> __m256 {
+        let place = (self.first_block + block) * SET;
+        // SAFETY: the table has the rows' set and whole groups of blocks.
+        unsafe {
+            match &self.table.scales {
+                Scales::Whole(scales) => _mm256_loadu_ps(scales.as_ptr().add(place)),
+                Scales::Short { codes, firsts } => {
+                    let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.as_ptr().add(place).cast()));
+                    let first = firsts.as_ptr().add(self.set);
+                    let steps = _mm256_slli_epi32::<{ LEFT_OUT as i32 }>(codes);
+                    _mm256_castsi256_ps(_mm256_add_epi32(steps, _mm256_loadu_si256(first.cast())))
                 }
-            };
+            }
         }
-        transpose(&mut scales);
-        Tables { scales, zeros: self.packed_zeros::<BITS>(block) }
     }
 
-    /// The packed zero points of [`TABLE_BLOCKS`] blocks from `block` on, four bytes of every row in a register.
+    /// Zero points of the rows in a block, 32 bits each.
     #[inline]
     #[target_feature(enable = "avx2,fma")]
-    fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m256i; 2] {
-        let at = block * BITS / 8;
-        self.prefetch_zero_points(at, TABLE_BLOCKS * BITS / 8);
-        let mut zeros = [_mm256_setzero_si256(); 2];
-        for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 4) {
-            let words = self.zero_point_words(at + 4 * word);
-            // SAFETY: eight words are there.
-            *zeros = unsafe { _mm256_loadu_si256(words.as_ptr().cast()) };
+    fn zero<const BITS: usize>(&self, block: usize) -> __m256i {
+        let place = (self.first_block + block) * SET * BITS / 8;
+        // SAFETY: as for the scales.
+        unsafe {
+            let packed = self.table.zero_points.as_ptr().add(place);
+            if BITS == 4 {
+                let words = _mm256_set1_epi32(packed.cast::<i32>().read_unaligned());
+                let shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+                _mm256_and_si256(_mm256_srlv_epi32(words, shifts), _mm256_set1_epi32(15))
+            } else {
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(packed.cast()))
+            }
         }
-        zeros
-    }
-}
-
-/// Scales and zero points of [`TABLE_BLOCKS`] blocks of eight rows.
-struct Tables<const BITS: usize> {
-    /// For every block, the scales of the rows, float32.
-    scales: [__m256i; TABLE_BLOCKS],
-    /// Zero points of the rows, packed as in the matrix, four bytes in a register.
-    zeros: [__m256i; 2],
-}
-
-impl<const BITS: usize> Tables<BITS> {
-    /// Scales of the rows in block `index`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn scale(&self, index: usize) -> __m256 {
-        _mm256_castsi256_ps(self.scales[index])
-    }
-
-    /// Zero points of the rows in block `index`, 32 bits each.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    fn zero(&self, index: usize) -> __m256i {
-        let per_word = 32 / BITS;
-        let shift = _mm256_set1_epi32((BITS * (index % per_word)) as i32);
-        let word = self.zeros[index / per_word];
-        _mm256_and_si256(_mm256_srlv_epi32(word, shift), _mm256_set1_epi32((1 << BITS) - 1))
     }
 }
 

@@ -32,7 +32,8 @@ pub(in crate::kernels) fn quantise(values: &[f32], format: BlockFormat, group: &
         let mut lanes = [0_i32; LANES];
         // SAFETY: eight lanes fit.
         unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), total) };
-        *sum = negated(lanes.iter().sum());
+        // What is no number has a code that is out of range; its group's scale is no number either.
+        *sum = negated(lanes.into_iter().fold(0, i32::wrapping_add));
     }
     store(&rounded, format, group);
 }

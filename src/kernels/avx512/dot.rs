@@ -1,15 +1,14 @@
 //! Few rows: sums along the inputs, codes read as they lie.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
-use super::{LANES, SixteenRows, TABLE_BLOCKS, transpose_quarters};
+use super::{LANES, SixteenRows, transpose_quarters};
 use crate::kernels::{Activations, BlockMatrix, GROUP};
 
 /// Computes 16 outputs from `first` for some rows. `BLOCK_LANES`: 32-bit lanes of 64 bytes of codes that belong to one block.
@@ -52,14 +51,14 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
     let blocks_per_group = LANES / BLOCK_LANES;
     let group_bytes = GROUP * BITS / 8;
     let weights = SixteenRows::new(matrix, first);
-    let mut tables = weights.tables::<BITS>(0);
     let mut totals = [_mm512_setzero_ps(); ROWS];
     for group in 0..activations.groups {
         let at = group * group_bytes;
-        weights.prefetch(matrix.codes.as_ptr(), weights.row_bytes, at, group_bytes);
+        weights.prefetch(at, group_bytes);
         let block = group * blocks_per_group;
-        if block.is_multiple_of(TABLE_BLOCKS) && block > 0 {
-            tables = weights.tables::<BITS>(block);
+        let mut entries = [(_mm512_setzero_ps(), _mm512_setzero_si512()); 4];
+        for (index, entry) in entries.iter_mut().enumerate().take(blocks_per_group) {
+            *entry = (weights.scale(block + index), weights.zero::<BITS>(block + index));
         }
         // SAFETY: the codes of `ROWS` rows from `row` on are there, as the caller vouches.
         let sums = unsafe {
@@ -74,9 +73,9 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
                     let place = activations.place(group, row + r) * blocks_per_group + index;
                     *activations.negated_sums.get_unchecked(place)
                 };
-                let place = (block + index) % TABLE_BLOCKS;
-                let sum = _mm512_dpwssd_epi32(sum, tables.zero(place), _mm512_set1_epi32(negated));
-                part = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_castsi512_ps(tables.scales[place]), part);
+                let (scale, zero) = entries[index];
+                let sum = _mm512_dpwssd_epi32(sum, zero, _mm512_set1_epi32(negated));
+                part = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, part);
             }
             // SAFETY: as above.
             let scale = unsafe { *activations.scales.get_unchecked(activations.place(group, row + r)) };

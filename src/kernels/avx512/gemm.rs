@@ -1,14 +1,13 @@
 //! Many rows: the codes of a strip of outputs become a panel, which all rows then share.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mullo_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi8,
-    _mm512_sub_epi32,
+    __m512, __m512i, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mullo_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_epi8, _mm512_sub_epi32,
 };
 use std::ops::Range;
 
-use super::{LANES, SixteenRows, TABLE_BLOCKS, transpose};
+use super::{LANES, SixteenRows, transpose};
 use crate::kernels::product::write_totals;
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
 
@@ -98,8 +97,6 @@ impl Scratch {
         let (low, middle) = (_mm512_set1_epi8(15), _mm512_set1_epi8(-128));
         for across in 0..ACROSS {
             let weights = SixteenRows::new(matrix, first + across * LANES);
-            let table_start = groups.start * blocks_per_group / TABLE_BLOCKS * TABLE_BLOCKS;
-            let tables = weights.tables::<BITS>(table_start);
             for (index, group) in groups.clone().enumerate() {
                 let at = group * GROUP * BITS / 8;
                 let mut front = std::array::from_fn(|lane| weights.codes(lane, at));
@@ -110,8 +107,8 @@ impl Scratch {
                     transpose(&mut back);
                 }
                 for block in 0..blocks_per_group {
-                    let place = group * blocks_per_group + block - table_start;
-                    let zero = tables.zero(place);
+                    let place = group * blocks_per_group + block;
+                    let zero = weights.zero::<BITS>(place);
                     let bytes =
                         if BITS == 4 { _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x0101_0101)) } else { middle };
                     let mut sum = _mm512_setzero_si512();
@@ -127,7 +124,7 @@ impl Scratch {
                         (panel[0][across], panel[1][across]) = (weights[0], weights[1]);
                     }
                     let entry = &mut self.blocks[index * blocks_per_group + block];
-                    entry.scale[across] = _mm512_castsi512_ps(tables.scales[place]);
+                    entry.scale[across] = weights.scale(place);
                     entry.start[across] = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
                     entry.rest[across] =
                         _mm512_and_si512(_mm512_sub_epi32(zero, _mm512_set1_epi32(128)), _mm512_set1_epi32(0xffff));

@@ -11,15 +11,18 @@ mod quantise;
 mod vector;
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_and_si512, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_maskz_loadu_epi32,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_srlv_epi32, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512, __m512i, _mm_loadl_epi64, _mm_unpacklo_epi64, _mm256_castps_pd, _mm256_loadu_ps, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps256_ps512, _mm512_castsi512_ps,
+    _mm512_cvtepu8_epi32, _mm512_insertf64x4, _mm512_loadu_si512, _mm512_mask_set1_epi32, _mm512_maskz_loadu_epi8,
+    _mm512_set1_epi32, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_slli_epi32,
+    _mm512_srlv_epi32, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::ops::Range;
 
 use super::activations::CodeForm;
 use super::chunk::{self, Lines};
 use super::matrix_rows::MatrixRows;
+use super::table::{LEFT_OUT, SET, Scales};
 use super::vector::prefetch;
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
 
@@ -28,9 +31,6 @@ pub(super) use quantise::quantise;
 
 /// 32-bit lanes of a register.
 pub(super) const LANES: usize = 16;
-
-/// Blocks that [`Tables`] hold.
-pub(super) const TABLE_BLOCKS: usize = 16;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
@@ -114,11 +114,10 @@ impl SixteenRows<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
     pub(super) fn codes(&self, lane: usize, at: usize) -> __m512i {
-        // SAFETY: the matrix was checked to hold `row_bytes` for each of its rows, and `rows` are rows of it. A masked load
-        // does not touch what its mask leaves out.
+        let left = self.codes[lane].len() - at;
+        // SAFETY: so many bytes are left. A masked load does not touch what its mask leaves out.
         unsafe {
-            let codes = self.matrix.codes.as_ptr().add(self.rows[lane] * self.row_bytes + at);
-            let left = self.row_bytes - at;
+            let codes = self.codes[lane].as_ptr().add(at);
             if left >= 64 {
                 _mm512_loadu_si512(codes.cast())
             } else {
@@ -130,66 +129,67 @@ impl SixteenRows<'_> {
     /// Asks for `count` bytes of the codes of each row, from byte `at` on; past the row's end for what another row holds.
     #[inline]
     pub(super) fn prefetch_codes(&self, count: usize, at: usize) {
-        for row in self.rows {
-            let codes = self.matrix.codes.as_ptr().wrapping_add(row * self.row_bytes + at);
+        for codes in self.codes {
             for line in (0..count).step_by(64) {
-                prefetch(codes.wrapping_add(line));
+                prefetch(codes.as_ptr().wrapping_add(at + line));
             }
         }
     }
 
-    /// Scales and zero points of [`TABLE_BLOCKS`] blocks from `block` on, a multiple of it.
+    /// Scales of the rows in a block.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn tables<const BITS: usize>(&self, block: usize) -> Tables<BITS> {
-        let blocks = self.matrix.blocks();
-        let left = (blocks - block).min(TABLE_BLOCKS);
-        self.prefetch(self.matrix.scales.as_ptr(), blocks, block, TABLE_BLOCKS);
-        let mask = ((1u32 << left) - 1) as u16;
-        let mut scales = [_mm512_setzero_si512(); LANES];
-        for (scales, row) in scales.iter_mut().zip(self.rows) {
-            // SAFETY: `left` scales of the row are there, as checked when the matrix was made.
-            *scales =
-                unsafe { _mm512_maskz_loadu_epi32(mask, self.matrix.scales.as_ptr().add(row * blocks + block).cast()) };
+    pub(super) fn scale(&self, block: usize) -> __m512 {
+        let (place, next_set) = ((self.first_block + block) * SET, self.table.blocks * SET);
+        // SAFETY: the table has the rows' two sets and whole groups of blocks.
+        unsafe {
+            match &self.table.scales {
+                Scales::Whole(scales) => {
+                    let scales = scales.as_ptr().add(place);
+                    let [first, second] = [scales, scales.add(next_set)].map(|from| _mm256_loadu_ps(from));
+                    let first = _mm512_castps_pd(_mm512_castps256_ps512(first));
+                    _mm512_castpd_ps(_mm512_insertf64x4::<1>(first, _mm256_castps_pd(second)))
+                }
+                Scales::Short { codes, firsts } => {
+                    let codes = bytes_of_sets(codes.as_ptr().add(place), next_set);
+                    let first = firsts.as_ptr().add(self.set);
+                    let steps = _mm512_slli_epi32::<LEFT_OUT>(codes);
+                    _mm512_castsi512_ps(_mm512_add_epi32(steps, _mm512_loadu_si512(first.cast())))
+                }
+            }
         }
-        transpose(&mut scales);
-        Tables { scales, zeros: self.packed_zeros::<BITS>(block) }
     }
 
-    /// The packed zero points of [`TABLE_BLOCKS`] blocks from `block` on, four bytes of every row in a register.
+    /// Zero points of the rows in a block, 32 bits each.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn packed_zeros<const BITS: usize>(&self, block: usize) -> [__m512i; 4] {
-        let at = block * BITS / 8;
-        self.prefetch_zero_points(at, TABLE_BLOCKS * BITS / 8);
-        let mut zeros = [_mm512_setzero_si512(); 4];
-        for (word, zeros) in zeros.iter_mut().enumerate().take(BITS / 2) {
-            let words = self.zero_point_words(at + 4 * word);
-            // SAFETY: sixteen words are there.
-            *zeros = unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+    pub(super) fn zero<const BITS: usize>(&self, block: usize) -> __m512i {
+        let (place, next_set) = ((self.first_block + block) * SET * BITS / 8, self.table.blocks * SET * BITS / 8);
+        // SAFETY: as for the scales.
+        unsafe {
+            let packed = self.table.zero_points.as_ptr().add(place);
+            if BITS == 4 {
+                let [first, second] = [packed, packed.add(next_set)].map(|from| from.cast::<i32>().read_unaligned());
+                let words = _mm512_mask_set1_epi32(_mm512_set1_epi32(first), 0xff00, second);
+                let shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+                _mm512_and_si512(_mm512_srlv_epi32(words, shifts), _mm512_set1_epi32(15))
+            } else {
+                bytes_of_sets(packed, next_set)
+            }
         }
-        zeros
     }
 }
 
-/// Scales and zero points of [`TABLE_BLOCKS`] blocks of sixteen rows.
-pub(super) struct Tables<const BITS: usize> {
-    /// For every block, the scales of the rows, float32.
-    pub(super) scales: [__m512i; TABLE_BLOCKS],
-    /// Zero points of the rows, packed as in the matrix, four bytes in a register.
-    zeros: [__m512i; 4],
-}
-
-impl<const BITS: usize> Tables<BITS> {
-    /// Zero points of the rows in block `index`, 32 bits each.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn zero(&self, index: usize) -> __m512i {
-        let per_word = 32 / BITS;
-        let shift = _mm512_set1_epi32((BITS * (index % per_word)) as i32);
-        let word = self.zeros[index / per_word];
-        _mm512_and_si512(_mm512_srlv_epi32(word, shift), _mm512_set1_epi32((1 << BITS) - 1))
-    }
+/// Eight bytes of each of two sets, 32 bits each.
+///
+/// # Safety
+/// They are there, the second ones `next_set` bytes behind the first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn bytes_of_sets(first: *const u8, next_set: usize) -> __m512i {
+    // SAFETY: as the caller vouches.
+    let (first, second) = unsafe { (_mm_loadl_epi64(first.cast()), _mm_loadl_epi64(first.add(next_set).cast())) };
+    _mm512_cvtepu8_epi32(_mm_unpacklo_epi64(first, second))
 }
 
 /// Transposes 16 x 16 doublewords.

@@ -2,10 +2,10 @@
 
 use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::TensorElementType;
+use ort::value::{DynTensorValueType, TensorElementType};
 
 use super::{Pool, optional, required, set_output, values};
-use crate::kernels::{BlockFormat, BlockMatrix, BlockProduct, FormatError};
+use crate::kernels::{BlockFormat, BlockMatrix, BlockProduct, BlockTable, FormatError};
 
 const NAME: &str = "MatMulNBits";
 
@@ -51,8 +51,19 @@ impl Operator for MatMulNBits {
         // The schema's default; exporters leave it out.
         let bits = attribute("bits").unwrap_or(4);
         let format = BlockFormat::new(bits, attribute("block_size")?).map_err(refused)?;
-        let (outputs, inputs) = (attribute("N")?, attribute("K")?);
-        Ok(MatMulNBitsKernel { product: self.0, format, outputs, inputs })
+        let size = (attribute("N")?, attribute("K")?);
+        let constant = |index| context.constant_input::<DynTensorValueType>(index);
+        let scales = constant(input::SCALES)
+            .map_err(|error| ort::Error::new(format!("{NAME} of {size:?} with other than constant scales: {error}")))?;
+        // Whether there are some that are no constant shows in a call.
+        let zero_points = constant(input::ZERO_POINTS).ok();
+        let zero_points = match &zero_points {
+            Some(zero_points) => Some(zero_points.try_extract_tensor::<u8>()?.1),
+            None => None,
+        };
+        let (_, scales) = scales.try_extract_tensor::<f32>()?;
+        let table = BlockTable::new(format, size, scales, zero_points).map_err(refused)?;
+        Ok(MatMulNBitsKernel { product: self.0, table, has_zero_points: zero_points.is_some() })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -63,32 +74,32 @@ impl Operator for MatMulNBits {
 
 pub(super) struct MatMulNBitsKernel {
     product: BlockProduct,
-    format: BlockFormat,
-    outputs: usize,
-    inputs: usize,
+    table: BlockTable,
+    has_zero_points: bool,
 }
 
 impl Kernel for MatMulNBitsKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        let (codes, scales) = (required(context, NAME, input::CODES)?, required(context, NAME, input::SCALES)?);
-        let (zero_points, bias) = (optional(context, input::ZERO_POINTS)?, optional(context, input::BIAS)?);
+        let codes = required(context, NAME, input::CODES)?;
+        let bias = optional(context, input::BIAS)?;
         if optional(context, input::GROUP_INDEX)?.is_some() {
             return Err(ort::Error::new(format!("{NAME} with a group index is not supported")));
         }
-        let zero_points = zero_points.as_ref().map(values::<u8>).transpose()?;
+        if optional(context, input::ZERO_POINTS)?.is_some() != self.has_zero_points {
+            return Err(ort::Error::new(format!("{NAME} with other than constant zero points is not supported")));
+        }
         let bias = bias.as_ref().map(values::<f32>).transpose()?;
-        let size = (self.outputs, self.inputs);
-        let matrix =
-            BlockMatrix::new(self.format, size, values(&codes)?, values(&scales)?, zero_points).map_err(refused)?;
+        let matrix = BlockMatrix::new(values(&codes)?, &self.table).map_err(refused)?;
         let activations = required(context, NAME, input::ACTIVATIONS)?;
         let (shape, activations) = activations.try_extract_tensor::<f32>()?;
         let mut shape = shape.to_vec();
-        if shape.last() != Some(&(self.inputs as i64)) {
-            let message = format!("{NAME} of {} inputs was given {shape:?}", self.inputs);
+        let (outputs, inputs) = self.table.size();
+        if shape.last() != Some(&(inputs as i64)) {
+            let message = format!("{NAME} of {inputs} inputs was given {shape:?}");
             return Err(ort::Error::new(message));
         }
         if let Some(width) = shape.last_mut() {
-            *width = self.outputs as i64;
+            *width = outputs as i64;
         }
         let mut output = context.output(0, shape)?.ok_or_else(|| ort::Error::new(format!("{NAME} has no output")))?;
         let (_, output) = output.try_extract_tensor_mut::<f32>()?;
