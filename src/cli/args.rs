@@ -406,7 +406,8 @@ pub(super) struct ServeArgs {
     /// Requests taken on at once, waiting ones included; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_requests: u16,
-    /// Prompt tokens computed between two steps of the answers that are being generated
+    /// Most prompt tokens computed between two steps of the answers that are being generated; at least 64 of them, fewer than N
+    /// where N would take more than half a second
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prefill_chunk: u32,
     /// Image embeddings kept for further questions, in MiB

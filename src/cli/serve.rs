@@ -20,6 +20,9 @@ use crate::package::{Manifest, Package};
 use crate::serve::{ServeOptions, serve};
 use crate::settings::Presets;
 
+/// How long running answers may stand still for a chunk of a prompt.
+const PREFILL_PAUSE: Duration = Duration::from_millis(500);
+
 /// Runs the command until the process is told to end.
 ///
 /// # Errors
@@ -33,6 +36,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
     let config = EngineConfig {
         max_rows: usize::from(args.max_rows),
         prefill_chunk: args.prefill_chunk as usize,
+        prefill_pause: Some(PREFILL_PAUSE),
         image_cache_bytes: (args.image_cache as usize) << 20,
         spare_rows: usize::from(args.spare_rows),
         cache_bytes: cache_bytes(args.cache_memory, manifest),

@@ -14,6 +14,7 @@ mod budget;
 mod error;
 mod group;
 mod image_cache;
+mod pace;
 mod prepare;
 mod prompt;
 mod request;
@@ -22,7 +23,7 @@ mod vision;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::{Array2, ArrayView2, Axis, CowArray, Ix2, s};
 
@@ -40,6 +41,7 @@ pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledIma
 use budget::Budget;
 use group::{Group, Told};
 use image_cache::ImageCache;
+use pace::Pace;
 use rows::{Position, RowContents};
 use vision::Vision;
 
@@ -50,6 +52,9 @@ pub struct EngineConfig {
     pub max_rows: usize,
     /// Prompt tokens a step prefills at most, and at least one; between two chunks running groups make a step.
     pub prefill_chunk: usize,
+    /// How long running groups may stand still for a chunk: it is shorter where it would take longer, but not below 64 tokens.
+    /// Chunks then depend on how fast the processor is just now. `None`: all chunks are whole.
+    pub prefill_pause: Option<Duration>,
     /// Bytes of image embeddings kept for further questions.
     pub image_cache_bytes: usize,
     /// Cache rows beyond those that groups need: they keep what earlier prompts and answers left, so that whoever goes on
@@ -67,6 +72,7 @@ impl Default for EngineConfig {
         Self {
             max_rows: 64,
             prefill_chunk: 512,
+            prefill_pause: None,
             image_cache_bytes: 256 << 20,
             spare_rows: 0,
             cache_bytes: None,
@@ -100,6 +106,7 @@ pub struct Engine {
     template: Template,
     config: EngineConfig,
     budget: Budget,
+    pace: Pace,
     images: ImageCache,
     contents: RowContents,
     /// Rows `0..live` belong to running groups.
@@ -148,6 +155,7 @@ impl Engine {
         Ok(Self {
             images: ImageCache::new(config.image_cache_bytes),
             budget: Budget::new(manifest.cache_position_bytes(), config.cache_bytes),
+            pace: Pace::new(config.prefill_chunk, config.prefill_pause),
             placements: model.placements().map(|(component, placement)| (component, placement.clone())),
             vision: Vision::new(model.vision, config.vision_beside).map_err(EngineError::Thread)?,
             embeddings: model.embeddings,

@@ -70,21 +70,28 @@ impl Engine {
         }
     }
 
-    /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that takes at
-    /// most half of the work left on it. None overtakes a group that waits for rows or memory once the prompt at hand is done.
-    /// With it the rows and positions of the cache it needs.
+    /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that is less work
+    /// than what is left of it. None overtakes a group that waits for rows or memory once the prompt at hand is done. With it
+    /// the rows and positions of the cache it needs.
     fn next_group(&mut self) -> Option<(Group, (usize, usize))> {
         let index = match self.preparing.as_slice() {
             [] => 0,
             [at_hand] => {
-                let left =
-                    at_hand.tiles_total - at_hand.tiles_done + self.chunks(at_hand.group.prompt.len() - at_hand.filled);
+                let tiles_left = at_hand.tiles_total - at_hand.tiles_done;
+                let left = self.work(tiles_left, at_hand.group.prompt.len() - at_hand.filled);
                 let work = |group: &Group| {
-                    let tiles = group.images.iter().map(|image| image.tiles().len()).sum::<usize>();
-                    tiles + self.chunks(group.prompt.len())
+                    let tiles = group.images.iter().map(|image| image.tiles().len()).sum();
+                    self.work(tiles, group.prompt.len())
                 };
-                let (index, shortest) = self.waiting.iter().map(work).enumerate().min_by_key(|(_, work)| *work)?;
-                (2 * shortest <= left).then_some(index)?
+                // Who asks about an image that is being read waits for it.
+                let other = |group: &&Group| {
+                    let mut images = group.images.iter().map(TiledImage::digest);
+                    images.all(|image| at_hand.group.images.iter().all(|at_hand| at_hand.digest() != image))
+                };
+                let others = self.waiting.iter().enumerate().filter(|(_, group)| other(group));
+                let (index, shortest) =
+                    others.map(|(index, group)| (index, work(group))).min_by_key(|(_, work)| *work)?;
+                (shortest < left).then_some(index)?
             }
             _ => return None,
         };
@@ -111,9 +118,9 @@ impl Engine {
         self.budget.shape(self.decoder.reserved(), need)
     }
 
-    /// Chunks that so many positions are prefilled in.
-    fn chunks(&self, positions: usize) -> usize {
-        positions.div_ceil(self.config.prefill_chunk.max(1))
+    /// Work of so many tiles and positions, in positions: a tile takes about as long as the positions that come of it.
+    fn work(&self, tiles: usize, positions: usize) -> usize {
+        tiles * self.manifest.architecture.tokens_per_tile + positions
     }
 
     /// Gives the cache the shape a group needs and finds what of its prompt the cache holds already.
@@ -261,7 +268,7 @@ impl Engine {
     fn prefill_chunk(&mut self, preparing: &mut Preparing) -> Result<Option<Advance>, EngineError> {
         let started = Instant::now();
         let group = &mut preparing.group;
-        let end = group.prompt.len().min(preparing.filled + self.config.prefill_chunk.max(1));
+        let end = group.prompt.len().min(preparing.filled + self.pace.positions());
         let positions = &group.prompt[preparing.filled..end];
         let mut embeds = Array2::zeros((positions.len(), self.embeddings.hidden_size()));
         self.embed(positions, &group.images, &group.embeds, embeds.view_mut())?;
@@ -269,7 +276,9 @@ impl Engine {
         let advance = (end == group.prompt.len()).then(|| group.search.advance(logits)).transpose()?;
         self.contents.extend(preparing.row, positions.iter().copied());
         preparing.filled = end;
-        group.timings.prefill += started.elapsed();
+        let took = started.elapsed();
+        self.pace.took(positions.len(), took);
+        group.timings.prefill += took;
         Ok(advance)
     }
 

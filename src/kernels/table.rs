@@ -67,74 +67,18 @@ impl BlockTable {
         let blocks = found_blocks.next_multiple_of(format.blocks_per_group());
         let places = outputs.next_multiple_of(SETS * SET) * blocks;
         let unset = if format.bits() == 4 { 0x88 } else { 0x80 };
-        let mut table = Self {
-            format,
-            outputs,
-            inputs,
-            blocks,
-            scales: Scales::Whole(Vec::new()),
-            zero_points: vec![unset; places * format.bits() / 8],
-        };
-        table.scales = table.short(scales).unwrap_or_else(|| table.whole(scales));
-        for (output, packed) in zero_points.unwrap_or_default().chunks_exact(zero_bytes.max(1)).enumerate() {
-            for block in 0..found_blocks {
-                table.set_zero_point(output, block, packed);
-            }
-        }
-        Ok(table)
+        let zero_points = zero_points.map_or_else(
+            || vec![unset; places * format.bits() / 8],
+            |packed| packed_by_sets(packed, format.bits(), (found_blocks, blocks), places),
+        );
+        let scales = short_by_sets(scales, (found_blocks, blocks), places)
+            .unwrap_or_else(|| Scales::Whole(by_sets(scales, (found_blocks, blocks), places)));
+        Ok(Self { format, outputs, inputs, blocks, scales, zero_points })
     }
 
     /// Where what belongs to a block of an output stands.
     fn place(&self, output: usize, block: usize) -> usize {
         (output / SET * self.blocks + block) * SET + output % SET
-    }
-
-    /// Rows of scales as they are given.
-    fn rows<'a>(&self, scales: &'a [f32]) -> impl Iterator<Item = (usize, &'a [f32])> {
-        scales.chunks_exact(self.inputs.div_ceil(self.format.block_size()).max(1)).enumerate()
-    }
-
-    fn whole(&self, scales: &[f32]) -> Scales {
-        let mut whole = vec![0.0; self.zero_points.len() * 8 / self.format.bits()];
-        for (output, row) in self.rows(scales) {
-            for (block, scale) in row.iter().enumerate() {
-                whole[self.place(output, block)] = *scale;
-            }
-        }
-        Scales::Whole(whole)
-    }
-
-    /// The scales in a byte each; `None` when one does not fit: it has a longer mantissa, is negative, or is too far from others
-    /// of its output.
-    fn short(&self, scales: &[f32]) -> Option<Scales> {
-        let mut codes = vec![0; self.zero_points.len() * 8 / self.format.bits()];
-        let mut firsts = vec![0; self.outputs.next_multiple_of(SETS * SET)];
-        for (output, row) in self.rows(scales) {
-            let first = row.iter().map(|scale| scale.to_bits() >> LEFT_OUT).min()?;
-            // Every code then stands for a number.
-            if first + u32::from(u8::MAX) >= f32::INFINITY.to_bits() >> LEFT_OUT {
-                return None;
-            }
-            for (block, bits) in row.iter().map(|scale| scale.to_bits()).enumerate() {
-                if bits.trailing_zeros() < LEFT_OUT {
-                    return None;
-                }
-                codes[self.place(output, block)] = u8::try_from((bits >> LEFT_OUT) - first).ok()?;
-            }
-            firsts[output] = first << LEFT_OUT;
-        }
-        Some(Scales::Short { codes, firsts })
-    }
-
-    /// Takes over a zero point from the packed ones of its output.
-    fn set_zero_point(&mut self, output: usize, block: usize, packed: &[u8]) {
-        let place = self.place(output, block);
-        if self.format.bits() == 4 {
-            let (byte, shift) = (&mut self.zero_points[place / 2], 4 * (place % 2));
-            *byte = *byte & !(15 << shift) | (packed[block / 2] >> (4 * (block % 2)) & 15) << shift;
-        } else {
-            self.zero_points[place] = packed[block];
-        }
     }
 
     /// Outputs and inputs of the matrix.
@@ -164,4 +108,68 @@ impl BlockTable {
             _ => self.zero_points[place],
         })
     }
+}
+
+/// Values `[outputs, given blocks]` by sets, `[sets, blocks, SET]`.
+fn by_sets<T: Copy + Default>(given: &[T], (given_blocks, blocks): (usize, usize), places: usize) -> Vec<T> {
+    let mut found = vec![T::default(); places];
+    let sets = given.chunks(given_blocks.max(1) * SET).zip(found.chunks_exact_mut(blocks.max(1) * SET));
+    for (rows, set) in sets {
+        for (lane, row) in rows.chunks_exact(given_blocks.max(1)).enumerate() {
+            for (value, found) in row.iter().zip(set.chunks_exact_mut(SET)) {
+                found[lane] = *value;
+            }
+        }
+    }
+    found
+}
+
+/// Scales in a byte each, by sets; `None` when one does not fit: it has a longer mantissa, is negative, or is too far from
+/// others of its output.
+fn short_by_sets(scales: &[f32], blocks: (usize, usize), places: usize) -> Option<Scales> {
+    let rows = scales.chunks_exact(blocks.0.max(1));
+    let mut codes = Vec::with_capacity(scales.len());
+    let mut firsts = vec![0; places / blocks.1.max(1)];
+    for (row, first) in rows.zip(&mut firsts) {
+        let least = row.iter().map(|scale| scale.to_bits()).min()? >> LEFT_OUT;
+        // Every code then stands for a number.
+        if least + u32::from(u8::MAX) >= f32::INFINITY.to_bits() >> LEFT_OUT {
+            return None;
+        }
+        *first = least << LEFT_OUT;
+        // What does not fit leaves bits outside those of a code.
+        let mut used = 0;
+        codes.extend(row.iter().map(|scale| {
+            let distance = scale.to_bits() - (least << LEFT_OUT);
+            used |= distance;
+            (distance >> LEFT_OUT) as u8
+        }));
+        if used & !(u32::from(u8::MAX) << LEFT_OUT) != 0 {
+            return None;
+        }
+    }
+    Some(Scales::Short { codes: by_sets(&codes, blocks, places), firsts })
+}
+
+/// Zero points as `MatMulNBits` packs them, by sets, packed again.
+fn packed_by_sets(packed: &[u8], bits: usize, (given_blocks, blocks): (usize, usize), places: usize) -> Vec<u8> {
+    if bits == 8 {
+        return by_sets(packed, (given_blocks, blocks), places);
+    }
+    let bytes = given_blocks.div_ceil(2);
+    let mut found = vec![0; places / 2];
+    let sets = packed.chunks(bytes.max(1) * SET).zip(found.chunks_exact_mut(blocks.max(1) * SET / 2));
+    for (rows, set) in sets {
+        for (lane, row) in rows.chunks_exact(bytes.max(1)).enumerate() {
+            let shift = 4 * (lane % 2);
+            for (pair, found) in row.iter().zip(set.chunks_mut(SET)) {
+                found[lane / 2] |= (pair & 15) << shift;
+                // The last pair may be a single one.
+                if let Some(found) = found.get_mut(SET / 2 + lane / 2) {
+                    *found |= (pair >> 4) << shift;
+                }
+            }
+        }
+    }
+    found
 }

@@ -34,6 +34,7 @@ impl Setup {
         let config = EngineConfig {
             max_rows: 16,
             prefill_chunk: 5,
+            prefill_pause: None,
             image_cache_bytes: 1 << 20,
             spare_rows: 0,
             cache_bytes: None,

@@ -40,6 +40,33 @@ fn a_short_question_overtakes_a_page() {
     assert_eq!(sequences(lab.completion(second)), oracle::answers(&setup, &short));
 }
 
+/// Only what is less work than what is left of the page.
+#[test]
+fn a_question_that_is_longer_than_the_rest_waits() {
+    let setup = Setup::remembering().chunk(2);
+    for (words, overtakes) in [(1, true), (400, false)] {
+        let mut lab = setup.build();
+        let first = lab.submit(page(1));
+        lab.step_until(|lab| lab.probe.look().tiles[0] == 11);
+        let second = lab.submit(question(format!("2{}", " more".repeat(words)), to_the_end(greedy(4))));
+        lab.finish();
+        assert_eq!(ended(&lab) == [second, first], overtakes, "{words} words");
+    }
+}
+
+/// A question on the page that is worked on waits for it though it is less work.
+#[test]
+fn a_shorter_question_on_the_same_page_waits_for_it() {
+    let setup = Setup::remembering().chunk(8);
+    let mut lab = setup.build();
+    let long = Request { question: "1: and a few words more".to_owned(), ..page(1) };
+    let short = Request { images: long.images.clone(), ..question("1", to_the_end(greedy(4))) };
+    let (first, second) = (lab.submit(long.clone()), lab.submit(short.clone()));
+    lab.finish();
+    assert_eq!(ended(&lab), [first, second]);
+    assert_eq!(lab.probe.look().tiles[0], long.images[0].tiles().len());
+}
+
 /// One at a time, those that came first before those that came later.
 #[test]
 fn many_short_questions_do_not_starve_a_page() {
