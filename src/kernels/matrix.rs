@@ -92,9 +92,6 @@ impl BlockFormat {
 /// The layout of the codes is that of ONNX Runtime's `MatMulNBits`.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockMatrix<'a> {
-    pub(super) format: BlockFormat,
-    pub(super) outputs: usize,
-    pub(super) inputs: usize,
     pub(super) codes: &'a [u8],
     pub(super) table: &'a BlockTable,
 }
@@ -105,8 +102,8 @@ impl<'a> BlockMatrix<'a> {
     /// # Errors
     /// [`FormatError::Size`].
     pub fn new(codes: &'a [u8], table: &'a BlockTable) -> Result<Self, FormatError> {
-        let &BlockTable { format, outputs, inputs, .. } = table;
-        let matrix = Self { format, outputs, inputs, codes, table };
+        let matrix = Self { codes, table };
+        let (outputs, inputs) = table.size();
         let expected = outputs * matrix.row_bytes();
         if codes.len() == expected {
             Ok(matrix)
@@ -116,17 +113,12 @@ impl<'a> BlockMatrix<'a> {
     }
 
     /// Blocks of a row; the last may be longer than the inputs.
-    pub fn blocks(&self) -> usize {
-        self.inputs.div_ceil(self.format.block_size())
-    }
-
-    /// Groups of a row.
-    pub fn groups(&self) -> usize {
-        self.inputs.div_ceil(GROUP)
+    pub(super) fn blocks(&self) -> usize {
+        self.table.inputs.div_ceil(self.table.format.block_size())
     }
 
     /// Bytes of the codes of a row.
     pub(super) fn row_bytes(&self) -> usize {
-        self.blocks() * self.format.block_size() * self.format.bits / 8
+        self.blocks() * self.table.format.block_size() * self.table.format.bits / 8
     }
 }

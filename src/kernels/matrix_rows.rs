@@ -23,8 +23,8 @@ impl<'a, const LANES: usize> MatrixRows<'a, LANES> {
     pub(super) fn new(matrix: &BlockMatrix<'a>, first: usize) -> Self {
         debug_assert!(first.is_multiple_of(LANES), "rows are those of whole sets");
         let row_bytes = matrix.row_bytes();
-        let row = |lane: usize| &matrix.codes[(first + lane).min(matrix.outputs - 1) * row_bytes..][..row_bytes];
-        let set = first.min((matrix.outputs - 1) / LANES * LANES);
+        let row = |lane: usize| &matrix.codes[(first + lane).min(matrix.table.outputs - 1) * row_bytes..][..row_bytes];
+        let set = first.min((matrix.table.outputs - 1) / LANES * LANES);
         Self {
             table: matrix.table,
             codes: std::array::from_fn(row),

@@ -1,10 +1,10 @@
 //! Products with block-quantised matrices, and attention, on the CPU, for where ONNX Runtime has no good kernel.
 //!
-//! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: their codes are used where they lie in the mapped
-//! file; of scales and zero points a small copy is made on load ([`BlockTable`]). Activations are rounded to 8 bits in groups of [`GROUP`], products
-//! are exact integers, and scales are applied in a fixed order. A row's result therefore never depends on the rows beside
-//! it: prefill, one decode step and a step of many beams give the same bits. With AMX many rows are multiplied in bfloat16
-//! instead: a row's result then depends on whether there are many, and on nothing else.
+//! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: their codes are used where they lie in the
+//! mapped file; of scales and zero points a small copy is made on load ([`BlockTable`]). Activations are rounded to 8 bits in
+//! groups of [`GROUP`], products are exact integers, and scales are applied in a fixed order. A row's result therefore never
+//! depends on the rows beside it: prefill, one decode step and a step of many beams give the same bits. With AMX many rows are
+//! multiplied in bfloat16 instead: a row's result then depends on whether there are many, and on nothing else.
 //!
 //! [`BlockProduct::all`] says what this processor has the instructions for.
 

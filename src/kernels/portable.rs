@@ -26,7 +26,7 @@ pub(super) fn quantise(values: &[f32], format: BlockFormat, group: &mut GroupMut
 
 /// One output of one row.
 pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix<'_>, output: usize) -> f32 {
-    let format = matrix.format;
+    let format = matrix.table.format;
     let (blocks, row_bytes) = (matrix.blocks(), matrix.row_bytes());
     let codes = &matrix.codes[output * row_bytes..][..row_bytes];
     let mut total = 0.0;

@@ -130,10 +130,13 @@ impl BlockProduct {
         out: &mut [f32],
         tasks: &T,
     ) -> Result<(), T::Error> {
-        let rows = values.len() / matrix.inputs.max(1);
-        assert_eq!(values.len(), rows * matrix.inputs, "values are not rows of the matrix's inputs");
-        assert_eq!(out.len(), rows * matrix.outputs, "the output has another size than the product");
-        assert!(bias.is_none_or(|bias| bias.len() == matrix.outputs), "the bias has another size than the outputs");
+        let rows = values.len() / matrix.table.inputs.max(1);
+        assert_eq!(values.len(), rows * matrix.table.inputs, "values are not rows of the matrix's inputs");
+        assert_eq!(out.len(), rows * matrix.table.outputs, "the output has another size than the product");
+        assert!(
+            bias.is_none_or(|bias| bias.len() == matrix.table.outputs),
+            "the bias has another size than the outputs"
+        );
         if out.is_empty() {
             return Ok(());
         }
@@ -190,16 +193,16 @@ impl BlockProduct {
         activations: &mut Activations,
         tasks: &T,
     ) -> Result<(), T::Error> {
-        let rows = values.len() / matrix.inputs;
-        activations.resize(rows, matrix.inputs, matrix.format, self.code_form(rows));
-        let blocks = matrix.format.blocks_per_group();
+        let rows = values.len() / matrix.table.inputs;
+        activations.resize(rows, matrix.table.inputs, matrix.table.format, self.code_form(rows));
+        let blocks = matrix.table.format.blocks_per_group();
         let codes = Shared::new(&mut activations.codes);
         let scales = Shared::new(&mut activations.scales);
         let sums = Shared::new(&mut activations.negated_sums);
         let kept = &*activations;
         tasks.run(rows.div_ceil(ROUNDED_ROWS), &|task| {
             for row in (task * ROUNDED_ROWS..rows).take(ROUNDED_ROWS) {
-                let values = values[row * matrix.inputs..][..matrix.inputs].chunks(GROUP);
+                let values = values[row * matrix.table.inputs..][..matrix.table.inputs].chunks(GROUP);
                 for (group, values) in values.enumerate() {
                     let place = kept.place(group, row);
                     // SAFETY: `resize` made room for so many groups; every row is written by one task only.
@@ -212,14 +215,16 @@ impl BlockProduct {
                         }
                     };
                     match self.0 {
-                        Instructions::Portable => portable::quantise(values, matrix.format, &mut target),
+                        Instructions::Portable => portable::quantise(values, matrix.table.format, &mut target),
                         #[cfg(target_arch = "x86_64")]
                         // SAFETY: `all` found the instructions.
-                        Instructions::Avx2 => unsafe { super::avx2::quantise(values, matrix.format, &mut target) },
+                        Instructions::Avx2 => unsafe {
+                            super::avx2::quantise(values, matrix.table.format, &mut target);
+                        },
                         #[cfg(target_arch = "x86_64")]
                         // SAFETY: as above.
                         Instructions::Avx512Vnni | Instructions::Amx => unsafe {
-                            super::avx512::quantise(values, matrix.format, &mut target);
+                            super::avx512::quantise(values, matrix.table.format, &mut target);
                         },
                     }
                 }
@@ -236,7 +241,7 @@ impl BlockProduct {
         tasks: &T,
     ) -> Result<(), T::Error> {
         let rows = activations.rows;
-        let strips = matrix.outputs.div_ceil(STRIP);
+        let strips = matrix.table.outputs.div_ceil(STRIP);
         let out = Shared::new(out);
         let pieces = rows.div_ceil(ROWS);
         let run = if rows <= FEW_ROWS { (strips / (4 * threads())).clamp(1, RUN) } else { 1 };
@@ -253,7 +258,7 @@ impl BlockProduct {
     /// [`STRIP`] outputs from `first` on for some rows.
     ///
     /// # Safety
-    /// Nothing else touches this part of `out`, which is `[activations.rows, matrix.outputs]`.
+    /// Nothing else touches this part of `out`, which is `[activations.rows, matrix.table.outputs]`.
     unsafe fn strip(
         self,
         activations: &Activations,
@@ -265,10 +270,10 @@ impl BlockProduct {
     ) {
         match self.0 {
             Instructions::Portable => {
-                let width = STRIP.min(matrix.outputs - first);
+                let width = STRIP.min(matrix.table.outputs - first);
                 for row in rows {
                     // SAFETY: as the caller vouches.
-                    let out = unsafe { out.part(row * matrix.outputs + first, width) };
+                    let out = unsafe { out.part(row * matrix.table.outputs + first, width) };
                     for (index, out) in out.iter_mut().enumerate() {
                         let bias = bias.map_or(0.0, |bias| bias[first + index]);
                         *out = portable::output(activations, row, matrix, first + index) + bias;

@@ -13,7 +13,7 @@ pub(super) const LEFT_OUT: u32 = 19;
 
 /// Scales and zero points of a matrix `[outputs, inputs]`, of eight outputs side by side for each block.
 ///
-/// This is a copy, of 2.25 bits for every 32 weights of 4 bits where scales are short, else of up to 36.
+/// This is a copy: for each block of an output a byte where scales are short, else four, and a zero point of a code's bits.
 #[derive(Clone, Debug)]
 pub struct BlockTable {
     pub(super) format: BlockFormat,

@@ -93,8 +93,8 @@ pub(super) unsafe fn product<T: Tasks>(
         static ROWS: RefCell<Rows> = RefCell::default();
     }
     ROWS.with_borrow_mut(|rows| {
-        rows.round(values, matrix.inputs, tasks)?;
-        let (strips, pairs) = (matrix.outputs.div_ceil(STRIP), rows.count.div_ceil(PAIR * SIDE));
+        rows.round(values, matrix.table.inputs, tasks)?;
+        let (strips, pairs) = (matrix.table.outputs.div_ceil(STRIP), rows.count.div_ceil(PAIR * SIDE));
         // The fewer the pieces, the less often weights are made.
         let wanted = (4 * threads()).div_ceil(strips).min(rows.count.div_ceil(FEWEST_ROWS));
         let pieces = wanted.max(rows.count.div_ceil(MOST_ROWS));
@@ -108,7 +108,7 @@ pub(super) unsafe fn product<T: Tasks>(
             // SAFETY: the instructions are there, as the caller vouches; each task writes its own part.
             SCRATCH.with_borrow_mut(|scratch| unsafe {
                 scratch.strip(rows, pairs.clone(), matrix, strip * STRIP);
-                scratch.write(rows, pairs, matrix.outputs, strip * STRIP, bias, &out);
+                scratch.write(rows, pairs, matrix.table.outputs, strip * STRIP, bias, &out);
             });
         })
     })
@@ -163,7 +163,7 @@ impl Scratch {
     /// # Safety
     /// The instructions are there.
     unsafe fn strip(&mut self, rows: &Rows, pairs: Range<usize>, matrix: &BlockMatrix<'_>, first: usize) {
-        let across = (matrix.outputs - first).div_ceil(SIDE).min(ACROSS);
+        let across = (matrix.table.outputs - first).div_ceil(SIDE).min(ACROSS);
         self.panel.resize(ACROSS * STRETCH, Tile::ZERO);
         self.sums.resize(pairs.len() * PAIR * ACROSS, Sums::ZERO);
         // SAFETY: as the caller vouches.

@@ -21,7 +21,7 @@ const TWICE: [[i32; LANES]; 2] =
 /// The processor has the instructions.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
 pub(super) unsafe fn fill(matrix: &BlockMatrix<'_>, first: usize, start: usize, tiles: &mut [Tile]) {
-    match matrix.format.bits() {
+    match matrix.table.format.bits() {
         4 => fill_bits::<4>(matrix, first, start, tiles),
         _ => fill_bits::<8>(matrix, first, start, tiles),
     }
@@ -37,7 +37,7 @@ fn fill_bits<const BITS: usize>(matrix: &BlockMatrix<'_>, first: usize, start: u
         // SAFETY: sixteen lanes are a register.
         unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) }
     });
-    let block_of = |tile: usize| tile * DEPTH / matrix.format.block_size();
+    let block_of = |tile: usize| tile * DEPTH / matrix.table.format.block_size();
     weights.prefetch_codes(tiles.len() * DEPTH * BITS / 8, (start + tiles.len()) * DEPTH * BITS / 8);
     let (mut block, mut factors) = (usize::MAX, [(_mm512_setzero_ps(), _mm512_setzero_ps()); 2]);
     for (index, loaded) in tiles.chunks_mut(tiles_per_load).enumerate() {

@@ -88,13 +88,13 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
             *total = _mm256_fmadd_ps(part, _mm256_set1_ps(scale), *total);
         }
     }
-    let width = _mm256_set1_epi32((matrix.outputs - first).min(LANES) as i32);
+    let width = _mm256_set1_epi32((matrix.table.outputs - first).min(LANES) as i32);
     let mask = _mm256_cmpgt_epi32(width, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     for (r, total) in totals.into_iter().enumerate() {
         // SAFETY: `out` has a place for each of the rows, and the mask ends at its width.
         unsafe {
             let total = _mm256_add_ps(total, _mm256_loadu_ps(added.as_ptr()));
-            _mm256_maskstore_ps(out.add((row + r) * matrix.outputs + first), mask, total);
+            _mm256_maskstore_ps(out.add((row + r) * matrix.table.outputs + first), mask, total);
         }
     }
     ROWS

@@ -78,7 +78,7 @@ pub(super) unsafe fn strip<const BITS: usize, const UNITS: usize>(
         }
     }
     // SAFETY: as the caller vouches.
-    unsafe { write_totals(&mut scratch.totals, added, rows, (first, matrix.outputs), out) };
+    unsafe { write_totals(&mut scratch.totals, added, rows, (first, matrix.table.outputs), out) };
 }
 
 impl Scratch {

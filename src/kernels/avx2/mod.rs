@@ -46,7 +46,7 @@ pub(super) struct Scratch(gemm::Scratch);
 /// Computes [`STRIP`] outputs from `first` for some rows; `added` is the bias.
 ///
 /// # Safety
-/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
+/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.table.outputs]`, and nothing else touches
 /// this part of it meanwhile.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn strip(
@@ -58,7 +58,7 @@ pub(super) unsafe fn strip(
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
-    let form = (matrix.format.bits(), matrix.format.block_size() / UNIT);
+    let form = (matrix.table.format.bits(), matrix.table.format.block_size() / UNIT);
     if activations.rows > DOT_ROWS {
         // SAFETY: as the caller vouches.
         return unsafe {
@@ -71,7 +71,7 @@ pub(super) unsafe fn strip(
         };
     }
     let (added, _) = added.as_chunks::<LANES>();
-    let firsts = (first..matrix.outputs.min(first + STRIP)).step_by(LANES);
+    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
     for (first, added) in firsts.zip(added) {
         // SAFETY: as the caller vouches.
         unsafe {

@@ -82,12 +82,12 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
             *total = _mm512_fmadd_ps(part, _mm512_set1_ps(scale), *total);
         }
     }
-    let mask = ((1u32 << (matrix.outputs - first).min(LANES)) - 1) as u16;
+    let mask = ((1u32 << (matrix.table.outputs - first).min(LANES)) - 1) as u16;
     for (r, total) in totals.into_iter().enumerate() {
         // SAFETY: `out` has a place for each of the rows, and the mask ends at its width.
         unsafe {
             let total = _mm512_add_ps(total, _mm512_loadu_ps(added.as_ptr()));
-            _mm512_mask_storeu_ps(out.add((row + r) * matrix.outputs + first), mask, total);
+            _mm512_mask_storeu_ps(out.add((row + r) * matrix.table.outputs + first), mask, total);
         }
     }
     ROWS

@@ -81,7 +81,7 @@ pub(super) unsafe fn strip<const BITS: usize, const BLOCK_LANES: usize>(
         }
     }
     // SAFETY: as the caller vouches.
-    unsafe { write_totals(&mut scratch.totals, added, rows, (first, matrix.outputs), out) };
+    unsafe { write_totals(&mut scratch.totals, added, rows, (first, matrix.table.outputs), out) };
 }
 
 impl Scratch {

@@ -52,7 +52,7 @@ pub(super) struct Scratch(gemm::Scratch);
 /// Computes [`STRIP`] outputs from `first` for some rows; `added` is the bias.
 ///
 /// # Safety
-/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.outputs]`, and nothing else touches
+/// The processor has what [`available`] asks for. `out` is `[activations.rows, matrix.table.outputs]`, and nothing else touches
 /// this part of it meanwhile.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn strip(
@@ -64,11 +64,11 @@ pub(super) unsafe fn strip(
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
-    let lanes_per_block = LANES * matrix.format.block_size() / super::GROUP;
+    let lanes_per_block = LANES * matrix.table.format.block_size() / super::GROUP;
     if activations.code_form == CodeForm::Unsigned {
         // SAFETY: as the caller vouches.
         return unsafe {
-            match (matrix.format.bits(), lanes_per_block) {
+            match (matrix.table.format.bits(), lanes_per_block) {
                 (4, 4) => gemm::strip::<4, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
                 (4, 8) => gemm::strip::<4, 8>(activations, rows, matrix, first, added, out, &mut scratch.0),
                 (4, _) => gemm::strip::<4, 16>(activations, rows, matrix, first, added, out, &mut scratch.0),
@@ -77,11 +77,11 @@ pub(super) unsafe fn strip(
         };
     }
     let (added, _) = added.as_chunks::<LANES>();
-    let firsts = (first..matrix.outputs.min(first + STRIP)).step_by(LANES);
+    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
     for (first, added) in firsts.zip(added) {
         // SAFETY: as the caller vouches.
         unsafe {
-            match (matrix.format.bits(), lanes_per_block) {
+            match (matrix.table.format.bits(), lanes_per_block) {
                 (4, 4) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, added, out),
                 (4, 8) => dot::outputs::<4, 8>(activations, rows.clone(), matrix, first, added, out),
                 (4, _) => dot::outputs::<4, 16>(activations, rows.clone(), matrix, first, added, out),

@@ -57,10 +57,8 @@ impl Operator for MatMulNBits {
             .map_err(|error| ort::Error::new(format!("{NAME} of {size:?} with other than constant scales: {error}")))?;
         // Whether there are some that are no constant shows in a call.
         let zero_points = constant(input::ZERO_POINTS).ok();
-        let zero_points = match &zero_points {
-            Some(zero_points) => Some(zero_points.try_extract_tensor::<u8>()?.1),
-            None => None,
-        };
+        let zero_points = zero_points.as_ref().map(|constant| constant.try_extract_tensor::<u8>()).transpose()?;
+        let zero_points = zero_points.map(|(_, packed)| packed);
         let (_, scales) = scales.try_extract_tensor::<f32>()?;
         let table = BlockTable::new(format, size, scales, zero_points).map_err(refused)?;
         Ok(MatMulNBitsKernel { product: self.0, table, has_zero_points: zero_points.is_some() })
