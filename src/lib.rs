@@ -38,5 +38,6 @@ pub mod package;
 pub mod preprocess;
 pub mod prompt;
 pub mod provider;
+mod recent;
 pub mod serve;
 pub mod settings;

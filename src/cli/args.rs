@@ -406,13 +406,16 @@ pub(super) struct ServeArgs {
     /// Requests taken on at once, waiting ones included; more are told to come again
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) max_requests: u16,
-    /// Most prompt tokens computed between two steps of the answers that are being generated; at least 64 of them, fewer than N
-    /// where N would take more than half a second
+    /// Most prompt tokens computed between two steps of the answers that are being generated; fewer, but at least 64, where
+    /// N would take more than half a second
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) prefill_chunk: u32,
     /// Image embeddings kept for further questions, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub(super) image_cache: u32,
+    /// Tiles of images kept for further questions, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub(super) tile_cache: u32,
     /// Seconds a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) timeout: u32,

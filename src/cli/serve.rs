@@ -51,6 +51,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), CliError> {
         client_timeout: Duration::from_secs(u64::from(args.client_timeout)),
         max_body: (args.max_body as usize) << 20,
         max_image_pixels: args.max_image_pixels,
+        tile_cache_bytes: (args.tile_cache as usize) << 20,
         image_hosts: args.allow_image_hosts.clone(),
         grace: Duration::from_secs(u64::from(args.grace)),
     };

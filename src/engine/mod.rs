@@ -13,7 +13,6 @@
 mod budget;
 mod error;
 mod group;
-mod image_cache;
 mod pace;
 mod prepare;
 mod prompt;
@@ -34,13 +33,13 @@ use crate::model::{Decoder, EmbeddingTable, Model, ModelError};
 use crate::package::{Component, Manifest, Package};
 use crate::prompt::{Template, TokenRoles, Tokenizer};
 use crate::provider::ComponentProviders;
+use crate::recent::Recent;
 
 pub use error::EngineError;
 pub use request::{Answer, Completion, Event, Request, RequestId, Stage, TiledImage, Timings, Usage};
 
 use budget::Budget;
 use group::{Group, Told};
-use image_cache::ImageCache;
 use pace::Pace;
 use rows::{Position, RowContents};
 use vision::Vision;
@@ -107,7 +106,8 @@ pub struct Engine {
     config: EngineConfig,
     budget: Budget,
     pace: Pace,
-    images: ImageCache,
+    /// Embeddings `[image tokens, hidden size]` by the image's digest: a second question on it does not encode it again.
+    images: Recent<u128, Arc<Array2<f32>>>,
     contents: RowContents,
     /// Rows `0..live` belong to running groups.
     live: usize,
@@ -153,7 +153,7 @@ impl Engine {
     ) -> Result<Self, EngineError> {
         let template = template_of(&manifest)?;
         Ok(Self {
-            images: ImageCache::new(config.image_cache_bytes),
+            images: Recent::new(config.image_cache_bytes),
             budget: Budget::new(manifest.cache_position_bytes(), config.cache_bytes),
             pace: Pace::new(config.prefill_chunk, config.prefill_pause),
             placements: model.placements().map(|(component, placement)| (component, placement.clone())),
@@ -186,7 +186,7 @@ impl Engine {
 
     /// Forgets images and prompts of earlier requests, so that the next one is computed in full.
     pub fn clear_caches(&mut self) {
-        self.images = ImageCache::new(self.config.image_cache_bytes);
+        self.images = Recent::new(self.config.image_cache_bytes);
         self.forget_idle_rows();
     }
 

@@ -197,7 +197,7 @@ impl Engine {
     /// Takes from the image cache what it holds, and counts the tiles that must be encoded.
     fn find_embeddings(&mut self, preparing: &mut Preparing) {
         for index in 0..preparing.group.images.len() {
-            let cached = self.images.get(preparing.group.images[index].digest());
+            let cached = self.images.get(&preparing.group.images[index].digest());
             preparing.group.embeds[index] = cached;
         }
         preparing.tiles_total = (0..preparing.group.images.len())
@@ -258,7 +258,8 @@ impl Engine {
             && let Some(done) = preparing.encoding.take()
         {
             let embeds = Arc::new(done.embeds);
-            self.images.insert(group.images[image].digest(), Arc::clone(&embeds));
+            let bytes = embeds.len() * size_of::<f32>();
+            self.images.insert(group.images[image].digest(), Arc::clone(&embeds), bytes);
             group.embeds[image] = Some(embeds);
         }
         Ok(true)

@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
@@ -32,10 +33,10 @@ pub struct Request {
     pub logprobs: Option<usize>,
 }
 
-/// An image cut into tiles.
+/// An image cut into tiles; clones share them.
 #[derive(Clone, Debug)]
 pub struct TiledImage {
-    tiling: Tiling,
+    tiling: Arc<Tiling>,
     digest: u128,
     exact: bool,
     decode_time: Duration,
@@ -67,7 +68,12 @@ impl TiledImage {
         }
         let hash = hasher.finalize();
         let digest = hash.iter().take(16).fold(0, |digest, byte| digest << 8 | u128::from(*byte));
-        Ok(Self { tiling, digest, exact: true, decode_time: started.elapsed() })
+        Ok(Self { tiling: Arc::new(tiling), digest, exact: true, decode_time: started.elapsed() })
+    }
+
+    /// The same image, for another request, which took so long to find it.
+    pub(crate) fn found_in(&self, decode_time: Duration) -> Self {
+        Self { decode_time, ..self.clone() }
     }
 
     /// Tiles the model sees, the thumbnail included.
@@ -90,7 +96,7 @@ impl TiledImage {
         self.exact
     }
 
-    /// Time decoding and tiling took.
+    /// Time decoding and tiling took, or finding the tiles of an earlier time.
     pub fn decode_time(&self) -> Duration {
         self.decode_time
     }

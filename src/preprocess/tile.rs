@@ -16,7 +16,7 @@ pub const MAX_TILES: u32 = 256;
 const MAX_TILE_SIZE: u32 = 2048;
 
 /// How an image is cut into tiles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TilingOptions {
     /// Side of the square tiles in pixels (`image_size` of the model, usually 448).
     pub tile_size: u32,

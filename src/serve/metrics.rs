@@ -21,6 +21,10 @@ pub(super) struct Metrics {
     pub(super) cache: IntGauge,
     /// Bytes the cache may take.
     pub(super) cache_budget: IntGauge,
+    /// Images that were decoded, or found decoded.
+    pub(super) images: IntCounter,
+    /// Those that were found.
+    pub(super) cached_images: IntCounter,
     /// Tiles that went through the vision encoder.
     pub(super) tiles_encoded: IntCounter,
     tiles: IntCounter,
@@ -69,6 +73,8 @@ impl Metrics {
             )?,
             cache: gauge("cache_bytes", "Memory the cache of keys and values takes")?,
             cache_budget: gauge("cache_budget_bytes", "Memory the cache may take")?,
+            images: counter("images_total", "Images of requests, decoded or cached")?,
+            cached_images: counter("cached_images_total", "Images of requests whose tiles were still in the cache")?,
             tiles_encoded: counter("tiles_encoded_total", "Tiles that went through the vision encoder")?,
             tiles: counter("tiles_total", "Tiles of all images of finished requests, encoded or cached")?,
             prompt_tokens: counter("prompt_tokens_total", "Prompt tokens of finished requests")?,

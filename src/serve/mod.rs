@@ -18,6 +18,7 @@ mod openapi;
 mod page;
 mod reader;
 mod routes;
+mod tile_cache;
 mod worker;
 
 use std::net::SocketAddr;
@@ -38,6 +39,7 @@ use auth::Keys;
 use body::BodyMemory;
 use fetch::Fetcher;
 use metrics::Metrics;
+use tile_cache::TileCache;
 use worker::Worker;
 
 pub use fetch::ImageHost;
@@ -62,6 +64,8 @@ pub struct ServeOptions {
     pub max_body: usize,
     /// Most pixels of an image.
     pub max_image_pixels: u64,
+    /// Most bytes of the tiles of images that are kept for further questions.
+    pub tile_cache_bytes: usize,
     /// Hosts that images may be fetched from; none: images are data URLs.
     pub image_hosts: Vec<ImageHost>,
     /// Time that running requests are given at the end.
@@ -133,9 +137,10 @@ pub fn serve(
         .transpose()
         .map_err(std::io::Error::other)?;
     let (worker, thread) = Worker::start(engine, options.max_requests, Arc::clone(&metrics), Arc::clone(stop))?;
+    let tiles = TileCache::new(options.tile_cache_bytes, metrics.images.clone(), metrics.cached_images.clone());
     let shared = Arc::new(Shared {
         keys: Keys::new(&options.keys),
-        reader: RequestReader::new(presets, limits),
+        reader: RequestReader::new(presets, limits).with_cache(tiles),
         tokenizer,
         metrics,
         worker,

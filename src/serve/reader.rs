@@ -1,6 +1,7 @@
 //! From requests as they are written to what the engine takes.
 
 use super::api::{ApiError, ChatRequest, ImageFile, ImageSource, InspectRequest, on_one_line, shortened};
+use super::tile_cache::TileCache;
 use crate::engine::{self, TiledImage};
 use crate::package::Manifest;
 use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
@@ -9,6 +10,7 @@ use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
 pub struct RequestReader {
     presets: Presets,
     limits: Limits,
+    tiles: Option<TileCache>,
 }
 
 /// A request whose images are still to be had.
@@ -50,7 +52,12 @@ impl Limits {
 impl RequestReader {
     /// Reads requests that may name one of `presets`.
     pub fn new(presets: Presets, limits: Limits) -> Self {
-        Self { presets, limits }
+        Self { presets, limits, tiles: None }
+    }
+
+    /// The same, which finds images that came before in `tiles`.
+    pub(super) fn with_cache(self, tiles: TileCache) -> Self {
+        Self { tiles: Some(tiles), ..self }
     }
 
     /// The presets a request may name.
@@ -132,7 +139,11 @@ impl RequestReader {
         let Limits { tokens_per_tile, max_length, .. } = self.limits;
         let (mut images, mut tiles) = (Vec::with_capacity(files.len()), 0);
         for file in files {
-            let image = TiledImage::from_bytes(bytes_of(file)?, &options.decode, &options.tiling);
+            let bytes = bytes_of(file)?;
+            let image = match &self.tiles {
+                Some(tiles) => tiles.read(bytes, options),
+                None => TiledImage::from_bytes(bytes, &options.decode, &options.tiling),
+            };
             let image = image.map_err(|error| ApiError {
                 code: "invalid_image",
                 ..ApiError::field(&file.path, on_one_line(&error))

@@ -60,7 +60,7 @@ pub struct ImageChoices {
 }
 
 /// How to read images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageOptions {
     /// From bytes to pixels.
     pub decode: DecodeOptions,

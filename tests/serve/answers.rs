@@ -102,6 +102,8 @@ fn a_conversation_goes_on_from_the_cache() {
     let cached = second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
     assert!(cached >= first["usage"]["prompt_tokens"].as_u64().unwrap(), "{second}");
     assert!(other["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap() < 20, "{other}");
+    let images = ["images", "cached_images"].map(|name| server.metric(&format!("vintern_{name}_total")));
+    assert_eq!(images, [3, 2], "the image is decoded once");
 }
 
 #[test]

@@ -45,7 +45,7 @@ use super::error::ImageError;
 pub const DEFAULT_MAX_PIXELS: u64 = 178_956_970;
 
 /// How to decode an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DecodeOptions {
     /// Whether the EXIF orientation tag is applied.
     pub orientation: Orientation,
