@@ -1,22 +1,23 @@
-//! Some queries against the keys and values of a chunk of the cache, in float32.
+//! Some queries against the keys and values of a chunk of the cache. All is computed in float32.
 
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
+use super::element::Element;
 use super::grouped_attention::{CHUNK, Weight};
-use super::vector::{LINE, Vector, prefetch};
+use super::vector::{Vector, prefetch};
 
 /// Calls a function that is compiled for each number of queries.
 macro_rules! for_queries {
     ($count:expr, $function:ident($($argument:expr),*)) => {
         match $count {
-            1 => $function::<V, 1>($($argument),*),
-            2 => $function::<V, 2>($($argument),*),
-            3 => $function::<V, 3>($($argument),*),
-            4 => $function::<V, 4>($($argument),*),
-            5 => $function::<V, 5>($($argument),*),
-            6 => $function::<V, 6>($($argument),*),
-            7 => $function::<V, 7>($($argument),*),
-            8 => $function::<V, 8>($($argument),*),
+            1 => $function::<V, E, 1>($($argument),*),
+            2 => $function::<V, E, 2>($($argument),*),
+            3 => $function::<V, E, 3>($($argument),*),
+            4 => $function::<V, E, 4>($($argument),*),
+            5 => $function::<V, E, 5>($($argument),*),
+            6 => $function::<V, E, 6>($($argument),*),
+            7 => $function::<V, E, 7>($($argument),*),
+            8 => $function::<V, E, 8>($($argument),*),
             more => unreachable!("{more} lines are more than are worked on together"),
         }
     };
@@ -45,20 +46,20 @@ pub(super) struct Lines<'a> {
 
 /// What is asked of memory while something else is worked on, a little at a time: a processor waits for few lines at once, and
 /// computes nothing while it cannot ask for more.
-struct Ahead {
-    next: *const f32,
+struct Ahead<E> {
+    next: *const E,
     /// Steps between two requests.
     every: usize,
     /// Lines of a request.
     lines: usize,
 }
 
-impl Ahead {
+impl<E: Element> Ahead<E> {
     /// A chunk's keys or values, which are asked for while `groups` groups of queries go through another's with `block` keys or
     /// channels a pass.
-    fn new(next: *const f32, groups: usize, block: usize) -> Self {
+    fn new(next: *const E, groups: usize, block: usize) -> Self {
         // A pass has a step for every channel or position, so all passes have groups x size x chunk / block of them.
-        let (steps, lines) = (groups * LINE, block);
+        let (steps, lines) = (groups * E::LINE, block);
         Self { next, every: (steps / lines).max(1), lines: lines.div_ceil(steps) }
     }
 
@@ -66,7 +67,7 @@ impl Ahead {
     fn fetch(&mut self) {
         for _ in 0..self.lines {
             prefetch(self.next);
-            self.next = self.next.wrapping_add(LINE);
+            self.next = self.next.wrapping_add(E::LINE);
         }
     }
 }
@@ -79,9 +80,9 @@ impl Ahead {
 /// The processor has the instructions of `V`, and the caller is compiled for them. The size is a multiple of the lanes, and
 /// keys and values are there up to the largest limit.
 #[inline(always)]
-pub(super) unsafe fn attend<V: Vector>(
+pub(super) unsafe fn attend<V: Vector, E: Element>(
     lines: Lines<'_>,
-    (keys, values): (*const f32, *const f32),
+    (keys, values): (*const E, *const E),
     size: usize,
     scratch: &mut Scratch,
 ) {
@@ -96,7 +97,7 @@ pub(super) unsafe fn attend<V: Vector>(
     scratch.panel.resize(size * block, 0.0);
     for first in (0..seen).step_by(block) {
         // SAFETY: the block's keys are there, as the caller vouches.
-        unsafe { turn::<V>(keys.add(first * size), block.min(seen - first), size, &mut scratch.panel) };
+        unsafe { turn::<V, E>(keys.add(first * size), block.min(seen - first), size, &mut scratch.panel) };
         let scores = scratch.scores.chunks_mut(V::QUERIES);
         for (queries, scores) in queries.chunks(V::QUERIES * size).zip(scores) {
             // SAFETY: so many queries and rows of scores are there.
@@ -121,7 +122,7 @@ pub(super) unsafe fn attend<V: Vector>(
 /// # Safety
 /// As [`attend`]; so many keys of `size` are there.
 #[inline(always)]
-unsafe fn turn<V: Vector>(keys: *const f32, count: usize, size: usize, panel: &mut [f32]) {
+unsafe fn turn<V: Vector, E: Element>(keys: *const E, count: usize, size: usize, panel: &mut [f32]) {
     for first in [0, V::LANES] {
         let count = count.saturating_sub(first).min(V::LANES);
         for channel in (0..size).step_by(V::LANES) {
@@ -139,13 +140,13 @@ unsafe fn turn<V: Vector>(keys: *const f32, count: usize, size: usize, panel: &m
 /// # Safety
 /// As [`attend`]; there are `R` queries of `size` and `R` rows of scores, and the panel has `size` rows.
 #[inline(always)]
-unsafe fn find_scores<V: Vector, const R: usize>(
+unsafe fn find_scores<V: Vector, E: Element, const R: usize>(
     queries: &[f32],
     size: usize,
     panel: &[f32],
     block: usize,
     scores: &mut [[f32; CHUNK]],
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<E>,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
@@ -206,13 +207,13 @@ unsafe fn powers<V: Vector>(scores: &mut [f32; CHUNK], limit: usize) -> Weight {
 /// # Safety
 /// As [`attend`]; there are `R` rows of powers, so many values of `size`, and room for `R` results of `size`.
 #[inline(always)]
-unsafe fn mix<V: Vector, const R: usize>(
+unsafe fn mix<V: Vector, E: Element, const R: usize>(
     powers: &[[f32; CHUNK]],
-    values: *const f32,
+    values: *const E,
     seen: usize,
     size: usize,
     mixed: &mut [f32],
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<E>,
 ) {
     let mut channel = 0;
     while channel < size {
@@ -221,9 +222,9 @@ unsafe fn mix<V: Vector, const R: usize>(
         unsafe {
             let (values, mixed) = (values.add(channel), mixed.as_mut_ptr().add(channel));
             if across == 2 {
-                mix_channels::<V, R, 2>(powers, values, seen, size, mixed, ahead);
+                mix_channels::<V, E, R, 2>(powers, values, seen, size, mixed, ahead);
             } else {
-                mix_channels::<V, R, 1>(powers, values, seen, size, mixed, ahead);
+                mix_channels::<V, E, R, 1>(powers, values, seen, size, mixed, ahead);
             }
         }
         channel += across * V::LANES;
@@ -235,13 +236,13 @@ unsafe fn mix<V: Vector, const R: usize>(
 /// # Safety
 /// As [`mix`].
 #[inline(always)]
-unsafe fn mix_channels<V: Vector, const R: usize, const A: usize>(
+unsafe fn mix_channels<V: Vector, E: Element, const R: usize, const A: usize>(
     powers: &[[f32; CHUNK]],
-    values: *const f32,
+    values: *const E,
     seen: usize,
     size: usize,
     mixed: *mut f32,
-    ahead: &mut Ahead,
+    ahead: &mut Ahead<E>,
 ) {
     // SAFETY: as the caller vouches.
     unsafe {
@@ -252,7 +253,7 @@ unsafe fn mix_channels<V: Vector, const R: usize, const A: usize>(
             for position in position..seen.min(position + ahead.every) {
                 let mut found = [V::splat(0.0); A];
                 for (across, found) in found.iter_mut().enumerate() {
-                    *found = V::load(values.add(position * size + across * V::LANES));
+                    *found = E::load(values.add(position * size + across * V::LANES));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let power = V::splat(*powers.add(r * CHUNK + position));

@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 
 use super::chunk::{self, Lines};
+use super::element::Element;
 use super::product::{BlockProduct, Shared, Tasks};
 
 /// Positions of a chunk of keys.
@@ -20,6 +21,9 @@ const LINES: usize = 64;
 
 /// Positions that are rotated in one piece of work.
 const ROTATED: usize = 16;
+
+/// Values that the calling thread is done with before another one has begun.
+const FEW_VALUES: usize = 1 << 13;
 
 /// Sizes of an attention with a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,15 +84,15 @@ impl GroupedShape {
 
 /// What goes into an attention with a cache.
 #[derive(Clone, Copy, Debug)]
-pub struct GroupedInputs<'a> {
+pub struct GroupedInputs<'a, E = f32> {
     /// Queries, then keys, then values of the new positions, `[rows, positions, packed width]`.
-    pub packed: &'a [f32],
+    pub packed: &'a [E],
     /// Positions in the cache of each row.
     pub pasts: &'a [usize],
     /// Cosines of the rotary embedding, `[at least past + positions, head size / 2]`.
-    pub cosines: &'a [f32],
+    pub cosines: &'a [E],
     /// Sines, of the same shape.
-    pub sines: &'a [f32],
+    pub sines: &'a [E],
     /// What scores are multiplied with.
     pub scale: f32,
     /// Rows whose cache begins alike. A row is in one of them at most.
@@ -106,11 +110,11 @@ pub struct SharedStart {
 
 /// Keys and values, `[rows, shared heads, capacity, head size]` each.
 #[derive(Debug)]
-pub struct GroupedCache<'a> {
+pub struct GroupedCache<'a, E = f32> {
     /// Keys, rotated.
-    pub keys: &'a mut [f32],
+    pub keys: &'a mut [E],
     /// Values.
-    pub values: &'a mut [f32],
+    pub values: &'a mut [E],
 }
 
 /// Memory of a call.
@@ -157,26 +161,28 @@ struct Tile {
 
 thread_local! {
     static TILE: RefCell<Tile> = RefCell::default();
+    /// What a position is rotated in.
+    static WIDE: RefCell<Vec<f32>> = RefCell::default();
 }
 
 impl BlockProduct {
     /// Rotates the new queries and keys, adds the new keys and values to the cache, and computes
     /// softmax(scale x query x keys up to its own position) x values, head by head.
     ///
-    /// `out`: `[rows, positions, heads x head size]`. All is float32. The rotary embedding turns the first half of a head
-    /// against the second.
+    /// `out`: `[rows, positions, heads x head size]`. All is computed in float32; only keys and results are rounded to `E`. The
+    /// rotary embedding turns the first half of a head against the second.
     ///
     /// # Errors
     /// What `tasks` says.
     ///
     /// # Panics
     /// When the sizes do not fit together, or the head size is not supported.
-    pub fn grouped_attention<T: Tasks>(
+    pub fn grouped_attention<E: Element, T: Tasks>(
         self,
         shape: GroupedShape,
-        inputs: GroupedInputs<'_>,
-        cache: GroupedCache<'_>,
-        out: &mut [f32],
+        inputs: GroupedInputs<'_, E>,
+        cache: GroupedCache<'_, E>,
+        out: &mut [E],
         tasks: &T,
     ) -> Result<(), T::Error> {
         check(shape, &inputs, &cache, out);
@@ -197,7 +203,7 @@ impl BlockProduct {
     }
 }
 
-fn check(shape: GroupedShape, inputs: &GroupedInputs<'_>, cache: &GroupedCache<'_>, out: &[f32]) {
+fn check<E>(shape: GroupedShape, inputs: &GroupedInputs<'_, E>, cache: &GroupedCache<'_, E>, out: &[E]) {
     assert!(shape.shared_heads > 0 && shape.heads.is_multiple_of(shape.shared_heads), "heads do not fit in {shape:?}");
     let new = shape.rows * shape.positions;
     for (name, found, expected) in [
@@ -223,35 +229,45 @@ fn check(shape: GroupedShape, inputs: &GroupedInputs<'_>, cache: &GroupedCache<'
 }
 
 /// A call, its sizes checked.
-struct Call<'a> {
+struct Call<'a, E> {
     product: BlockProduct,
     shape: GroupedShape,
-    inputs: GroupedInputs<'a>,
-    keys: Shared<f32>,
-    values: Shared<f32>,
+    inputs: GroupedInputs<'a, E>,
+    keys: Shared<E>,
+    values: Shared<E>,
 }
 
-impl Call<'_> {
+impl<E: Element> Call<'_, E> {
     /// Rotates queries and keys; keys and values go into the cache.
     fn rotate<T: Tasks>(&self, queries: &mut [f32], tasks: &T) -> Result<(), T::Error> {
         let (shape, queries) = (self.shape, Shared::new(queries));
         let pieces = shape.positions.div_ceil(ROTATED);
-        tasks.run(shape.rows * pieces, &|task| {
+        run(shape.rows * pieces, self.inputs.packed.len(), tasks, &|task| {
             let (row, piece) = (task / pieces, task % pieces);
-            for position in (piece * ROTATED..shape.positions).take(ROTATED) {
-                // SAFETY: each position of each row is in one task.
-                unsafe { self.rotate_position(row, position, &queries) };
-            }
+            WIDE.with_borrow_mut(|wide| {
+                wide.resize(shape.packed_width() + shape.head_size, 0.0);
+                for position in (piece * ROTATED..shape.positions).take(ROTATED) {
+                    // SAFETY: each position of each row is in one task.
+                    unsafe { self.rotate_position(row, position, &queries, wide) };
+                }
+            });
         })
     }
 
+    /// `wide`: room for the position's queries, keys and values, and for its cosines and sines, `[packed width + head size]`.
+    ///
     /// # Safety
     /// Nothing else touches what belongs to this position meanwhile.
-    unsafe fn rotate_position(&self, row: usize, position: usize, queries: &Shared<f32>) {
+    unsafe fn rotate_position(&self, row: usize, position: usize, queries: &Shared<f32>, wide: &mut [f32]) {
         let (shape, size, half) = (self.shape, self.shape.head_size, self.shape.head_size / 2);
         let place = self.inputs.pasts[row] + position;
-        let table = place * half..(place + 1) * half;
-        let (cosines, sines) = (&self.inputs.cosines[table.clone()], &self.inputs.sines[table]);
+        let (wide, tables) = wide.split_at_mut(shape.packed_width());
+        let (cosines, sines) = tables.split_at_mut(half);
+        E::widen(&self.inputs.cosines[place * half..][..half], cosines);
+        E::widen(&self.inputs.sines[place * half..][..half], sines);
+        let packed = &self.inputs.packed[(row * shape.positions + position) * shape.packed_width()..];
+        let packed = &packed[..shape.packed_width()];
+        E::widen(packed, wide);
         let turn = |from: &[f32], scale: f32, to: &mut [f32]| {
             let ((first, second), (front, back)) = (from.split_at(half), to.split_at_mut(half));
             for index in 0..half {
@@ -259,18 +275,20 @@ impl Call<'_> {
                 back[index] = (second[index] * cosines[index] + first[index] * sines[index]) * scale;
             }
         };
-        let packed = &self.inputs.packed[(row * shape.positions + position) * shape.packed_width()..];
-        let mut heads = packed[..shape.packed_width()].chunks_exact(size);
+        let mut heads = wide.chunks_exact(size);
         for (head, query) in heads.by_ref().take(shape.heads).enumerate() {
             let line = self.line(row, head / shape.group()) + position * shape.group() + head % shape.group();
             // SAFETY: as the caller vouches; `queries` has a line for every head of every position.
             turn(query, self.inputs.scale, unsafe { queries.part(line * size, size) });
         }
-        for (head, key) in heads.by_ref().take(shape.shared_heads).enumerate() {
+        for (head, key) in heads.take(shape.shared_heads).enumerate() {
+            let mut turned = [0.0; GroupedShape::MAX_HEAD_SIZE];
+            turn(key, 1.0, &mut turned[..size]);
             // SAFETY: as above; the place is inside the cache.
-            turn(key, 1.0, unsafe { self.keys.part(shape.cache_start(row, head) + place * size, size) });
+            E::narrow(&turned[..size], unsafe { self.keys.part(shape.cache_start(row, head) + place * size, size) });
         }
-        for (head, value) in heads.enumerate() {
+        let values = packed[(shape.heads + shape.shared_heads) * size..].chunks_exact(size);
+        for (head, value) in values.enumerate() {
             // SAFETY: as above.
             unsafe { self.values.part(shape.cache_start(row, head) + place * size, size) }.copy_from_slice(value);
         }
@@ -289,7 +307,7 @@ impl Call<'_> {
     }
 
     /// Many queries: a task takes some of them through all chunks.
-    fn many<T: Tasks>(&self, queries: &[f32], out: &mut [f32], tasks: &T) -> Result<(), T::Error> {
+    fn many<T: Tasks>(&self, queries: &[f32], out: &mut [E], tasks: &T) -> Result<(), T::Error> {
         let (shape, size, out) = (self.shape, self.shape.head_size, Shared::new(out));
         let tiles = shape.lines().div_ceil(LINES);
         let heads = shape.rows * shape.shared_heads;
@@ -312,8 +330,8 @@ impl Call<'_> {
                         join(sum, total, *weight, mixed);
                     }
                 }
-                for (((_, line), total), sum) in tile.lines.iter().zip(tile.total.chunks_exact(size)).zip(&tile.totals)
-                {
+                let totals = tile.total.chunks_exact_mut(size).zip(&tile.totals);
+                for ((_, line), (total, sum)) in tile.lines.iter().zip(totals) {
                     // SAFETY: each line is in one task, and has its own place in the output.
                     finish(total, *sum, unsafe { out.part(self.place(row, head, *line), size) });
                 }
@@ -322,7 +340,7 @@ impl Call<'_> {
     }
 
     /// Few queries: a task takes one chunk of a head, for all rows that share it; what they find is joined after.
-    fn few<T: Tasks>(&self, buffers: &mut Buffers, out: &mut [f32], tasks: &T) -> Result<(), T::Error> {
+    fn few<T: Tasks>(&self, buffers: &mut Buffers, out: &mut [E], tasks: &T) -> Result<(), T::Error> {
         let (shape, size) = (self.shape, self.shape.head_size);
         let furthest = self.inputs.pasts.iter().max().map_or(0, |past| past + shape.positions);
         let (chunks, heads) = (furthest.div_ceil(CHUNK), shape.rows * shape.shared_heads);
@@ -352,8 +370,8 @@ impl Call<'_> {
                 });
             }
         })?;
-        let out = Shared::new(out);
-        tasks.run(heads, &|task| {
+        let (values, out) = (buffers.mixed.len(), Shared::new(out));
+        run(heads, values, tasks, &|task| {
             let (row, head) = (task / shape.shared_heads, task % shape.shared_heads);
             for line in 0..shape.lines() {
                 let first = (self.line(row, head) + line) * chunks;
@@ -434,7 +452,19 @@ fn join(sum: &mut Weight, total: &mut [f32], weight: Weight, mixed: &[f32]) {
 }
 
 /// Divides by the sum.
-fn finish(total: &[f32], weight: Weight, out: &mut [f32]) {
+fn finish<E: Element>(total: &mut [f32], weight: Weight, out: &mut [E]) {
     let factor = 1.0 / weight.sum;
-    out.iter_mut().zip(total).for_each(|(out, total)| *out = total * factor);
+    for total in &mut *total {
+        *total *= factor;
+    }
+    E::narrow(total, out);
+}
+
+/// Runs tasks that touch so many `values` together.
+fn run<T: Tasks>(count: usize, values: usize, tasks: &T, task: &(dyn Fn(usize) + Sync + Send)) -> Result<(), T::Error> {
+    if values > FEW_VALUES {
+        return tasks.run(count, task);
+    }
+    (0..count).for_each(task);
+    Ok(())
 }

@@ -17,6 +17,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod chunk;
+mod element;
 mod grouped_attention;
 mod matrix;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +28,7 @@ mod table;
 mod vector;
 
 pub use attention::{AttentionInputs, AttentionShape};
+pub use element::Element;
 pub use grouped_attention::{CHUNK, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 pub use matrix::{BlockFormat, BlockMatrix, FormatError};
 pub use product::{BlockProduct, Tasks};

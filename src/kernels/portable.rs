@@ -2,7 +2,10 @@
 
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
+use half::f16;
+
 use super::activations::{GroupMut, negated, step};
+use super::element::Element;
 use super::vector::Vector;
 use super::{Activations, BlockFormat, BlockMatrix, GROUP};
 
@@ -61,6 +64,11 @@ impl Vector for f32 {
     }
 
     #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        unsafe { *from }.to_f32()
+    }
+
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         unsafe { *to = self }
     }
@@ -106,7 +114,7 @@ impl Vector for f32 {
     }
 
     #[inline(always)]
-    unsafe fn turn(from: *const f32, _stride: usize, count: usize, to: *mut f32, _to_stride: usize) {
-        unsafe { *to = if count > 0 { *from } else { 0.0 } };
+    unsafe fn turn<E: Element>(from: *const E, _stride: usize, count: usize, to: *mut f32, _to_stride: usize) {
+        unsafe { *to = if count > 0 { E::load(from) } else { 0.0 } };
     }
 }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::activations::{CodeForm, GroupMut};
 use super::chunk::{self, Lines};
+use super::element::Element;
 use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP, portable};
 
 /// Most rows of one piece of work.
@@ -158,17 +159,17 @@ impl BlockProduct {
     ///
     /// # Safety
     /// As there, but for the instructions.
-    pub(super) unsafe fn attend(
+    pub(super) unsafe fn attend<E: Element>(
         self,
         lines: Lines<'_>,
-        cached: (*const f32, *const f32),
+        cached: (*const E, *const E),
         size: usize,
         scratch: &mut chunk::Scratch,
     ) {
         // SAFETY: `all` found the instructions; the rest as the caller vouches.
         unsafe {
             match self.0 {
-                Instructions::Portable => chunk::attend::<f32>(lines, cached, size, scratch),
+                Instructions::Portable => chunk::attend::<f32, E>(lines, cached, size, scratch),
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx2 => super::avx2::attend(lines, cached, size, scratch),
                 #[cfg(target_arch = "x86_64")]

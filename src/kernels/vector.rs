@@ -1,5 +1,9 @@
 //! What kernels in float32 need of a register, so that they are written once for all instructions.
 
+use half::f16;
+
+use super::element::Element;
+
 /// A register of float32 lanes.
 ///
 /// The operations are compiled into whoever calls them, who must be compiled for the register's instructions: everything
@@ -7,7 +11,7 @@
 ///
 /// # Safety
 /// All operations ask for a processor with the register's instructions.
-pub(super) trait Vector: Copy {
+pub trait Vector: Copy {
     /// Lanes of the register.
     const LANES: usize;
 
@@ -19,6 +23,12 @@ pub(super) trait Vector: Copy {
     /// # Safety
     /// They are there.
     unsafe fn load(from: *const f32) -> Self;
+
+    /// The float16 numbers from `from` on.
+    ///
+    /// # Safety
+    /// They are there.
+    unsafe fn load_half(from: *const f16) -> Self;
 
     /// Writes the lanes to `to` and on.
     ///
@@ -55,7 +65,7 @@ pub(super) trait Vector: Copy {
     ///
     /// # Safety
     /// So many rows of lanes are there, and there is room for the square.
-    unsafe fn turn(from: *const f32, stride: usize, count: usize, to: *mut f32, to_stride: usize);
+    unsafe fn turn<E: Element>(from: *const E, stride: usize, count: usize, to: *mut f32, to_stride: usize);
 }
 
 /// ln 2 in two parts, of which the first times a small whole number is exact: the splitting of Cody and Waite.
@@ -63,9 +73,6 @@ pub(super) const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
 /// Taylor's series of e^r, the highest power first: |r| <= ln 2 / 2, where the seventh term is below 2^-24.
 pub(super) const POWERS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-
-/// Values of a line of the caches.
-pub(super) const LINE: usize = 16;
 
 /// Asks for a line of memory, wherever it points, into the second-level cache.
 #[inline]

@@ -12,7 +12,7 @@ use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
 use super::Library;
-use super::operators::{OwnKernels, OwnParts, SharedStarts};
+use super::operators::{CacheElement, OwnKernels, OwnParts, SharedStarts};
 use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement};
 use crate::kernels::{BlockFormat, BlockProduct, GroupedShape};
@@ -69,8 +69,8 @@ impl Chosen<'_> {
         let Provider::Cpu(options) = provider else {
             return Ok(None);
         };
-        let parts =
-            OwnParts { quantised: self.variant.quantisation.is_some(), cached_attention: self.float_cache().is_some() };
+        let cached_attention = self.own_cache().map(|(element, _)| element);
+        let parts = OwnParts { quantised: self.variant.quantisation.is_some(), cached_attention };
         if options.kernels == Kernels::OnnxRuntime || parts == OwnParts::default() {
             return Ok(None);
         }
@@ -96,7 +96,7 @@ impl Chosen<'_> {
                 BlockFormat::new(form.bits, form.block_size).map_err(|error| error.to_string())?;
             }
         }
-        if let Some(Axis::Fixed(size)) = self.float_cache().and_then(|input| input.shape.last())
+        if let Some(Axis::Fixed(size)) = self.own_cache().and_then(|(_, input)| input.shape.last())
             && !usize::try_from(*size).is_ok_and(GroupedShape::is_supported_size)
         {
             return Err(format!("there is no attention kernel for heads of size {size}"));
@@ -110,10 +110,15 @@ impl Chosen<'_> {
         }
     }
 
-    /// An input with float32 keys or values that the graph extends in place.
-    fn float_cache(&self) -> Option<&TensorEntry> {
-        let cache = self.variant.cache_input().filter(|_| self.variant.variant == FUSED);
-        cache.filter(|input| input.dtype == "fp32")
+    /// An input with keys or values that the graph extends in place, and what it is made of, if our kernels can be given it.
+    fn own_cache(&self) -> Option<(CacheElement, &TensorEntry)> {
+        let input = self.variant.cache_input().filter(|_| self.variant.variant == FUSED)?;
+        let element = match input.dtype.as_str() {
+            "fp32" => CacheElement::Float32,
+            "fp16" => CacheElement::Float16,
+            _ => return None,
+        };
+        Some((element, input))
     }
 }
 
@@ -282,7 +287,8 @@ fn open_on(
         let (provider, file) = (providers[0].name().to_owned(), chosen.file.clone());
         return Err((0, GraphError::NoNodes { provider, file, placement: placement.to_string() }));
     }
-    let starts = kernels.filter(|kernels| kernels.parts.cached_attention).map(|kernels| kernels.shared_starts);
+    let starts =
+        kernels.filter(|kernels| kernels.parts.cached_attention.is_some()).map(|kernels| kernels.shared_starts);
     if let Some(plan) = &plan {
         plan.record().map_err(|error| (0, error.into()))?;
     }

@@ -19,6 +19,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::chunk::{self, Lines};
+use super::element::Element;
 use super::matrix_rows::MatrixRows;
 use super::table::{LEFT_OUT, SET, Scales};
 use super::{Activations, BlockMatrix, GROUP, STRIP};
@@ -36,7 +37,7 @@ const DOT_ROWS: usize = 8;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 /// Memory of one thread.
@@ -89,15 +90,15 @@ pub(super) unsafe fn strip(
 ///
 /// # Safety
 /// As there.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn attend(
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn attend<E: Element>(
     lines: Lines<'_>,
-    cached: (*const f32, *const f32),
+    cached: (*const E, *const E),
     size: usize,
     scratch: &mut chunk::Scratch,
 ) {
     // SAFETY: as the caller vouches.
-    unsafe { chunk::attend::<__m256>(lines, cached, size, scratch) };
+    unsafe { chunk::attend::<__m256, E>(lines, cached, size, scratch) };
 }
 
 /// Room for a group's codes of eight rows.

@@ -3,13 +3,16 @@
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
 use std::arch::x86_64::{
-    __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_add_epi32, _mm256_add_ps, _mm256_castsi256_ps,
-    _mm256_cvtps_epi32, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-    _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_fmadd_ps, _mm256_fnmadd_ps,
+    _mm256_loadu_ps, _mm256_max_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
+use half::f16;
+
 use super::{LANES, transpose};
+use crate::kernels::element::Element;
 use crate::kernels::vector::{LN_2, POWERS, Vector};
 
 // SAFETY (all of them): as the trait says.
@@ -20,6 +23,11 @@ impl Vector for __m256 {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 
     #[inline(always)]
@@ -72,11 +80,11 @@ impl Vector for __m256 {
     }
 
     #[inline(always)]
-    unsafe fn turn(from: *const f32, stride: usize, count: usize, to: *mut f32, to_stride: usize) {
+    unsafe fn turn<E: Element>(from: *const E, stride: usize, count: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let mut square = [_mm256_setzero_si256(); LANES];
             for (lane, row) in square.iter_mut().enumerate().take(count) {
-                *row = _mm256_loadu_si256(from.add(lane * stride).cast());
+                *row = _mm256_castps_si256(E::load(from.add(lane * stride)));
             }
             transpose(&mut square);
             for (index, column) in square.into_iter().enumerate() {

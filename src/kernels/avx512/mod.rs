@@ -21,6 +21,7 @@ use std::ops::Range;
 
 use super::activations::CodeForm;
 use super::chunk::{self, Lines};
+use super::element::Element;
 use super::matrix_rows::MatrixRows;
 use super::table::{LEFT_OUT, SET, Scales};
 use super::vector::prefetch;
@@ -96,14 +97,14 @@ pub(super) unsafe fn strip(
 /// # Safety
 /// As there.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) unsafe fn attend(
+pub(super) unsafe fn attend<E: Element>(
     lines: Lines<'_>,
-    cached: (*const f32, *const f32),
+    cached: (*const E, *const E),
     size: usize,
     scratch: &mut chunk::Scratch,
 ) {
     // SAFETY: as the caller vouches.
-    unsafe { chunk::attend::<__m512>(lines, cached, size, scratch) };
+    unsafe { chunk::attend::<__m512, E>(lines, cached, size, scratch) };
 }
 
 /// Sixteen rows of a matrix.

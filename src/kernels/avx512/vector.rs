@@ -3,12 +3,16 @@
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_si512, _mm512_storeu_ps, _mm512_sub_ps,
+    __m512, _mm256_loadu_si256, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtph_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_sub_ps,
 };
+
+use half::f16;
 
 use super::attention::exponential;
 use super::{LANES, transpose};
+use crate::kernels::element::Element;
 use crate::kernels::vector::Vector;
 
 // SAFETY (all of them): as the trait says.
@@ -19,6 +23,11 @@ impl Vector for __m512 {
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
         unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half(from: *const f16) -> Self {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 
     #[inline(always)]
@@ -67,11 +76,11 @@ impl Vector for __m512 {
     }
 
     #[inline(always)]
-    unsafe fn turn(from: *const f32, stride: usize, count: usize, to: *mut f32, to_stride: usize) {
+    unsafe fn turn<E: Element>(from: *const E, stride: usize, count: usize, to: *mut f32, to_stride: usize) {
         unsafe {
             let mut square = [_mm512_setzero_si512(); LANES];
             for (lane, row) in square.iter_mut().enumerate().take(count) {
-                *row = _mm512_loadu_si512(from.add(lane * stride).cast());
+                *row = _mm512_castps_si512(E::load(from.add(lane * stride)));
             }
             transpose(&mut square);
             for (index, column) in square.into_iter().enumerate() {

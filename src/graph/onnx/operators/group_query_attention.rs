@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use half::f16;
 use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::{TensorElementType, ValueRef, ValueType};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef, ValueType};
 
 use super::{Pool, required, set_output, values};
-use crate::kernels::{BlockProduct, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
+use crate::kernels::{BlockProduct, Element, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 
 const NAME: &str = "GroupQueryAttention";
 
@@ -37,6 +38,23 @@ impl SharedStarts {
 pub(super) struct GroupQueryAttention {
     pub(super) product: BlockProduct,
     pub(super) shared: SharedStarts,
+    pub(super) element: CacheElement,
+}
+
+/// What the cache of a graph is made of, and all that attention is given and gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::graph::onnx) enum CacheElement {
+    Float32,
+    Float16,
+}
+
+impl CacheElement {
+    fn tensor(self) -> TensorElementType {
+        match self {
+            Self::Float32 => TensorElementType::Float32,
+            Self::Float16 => TensorElementType::Float16,
+        }
+    }
 }
 
 impl Operator for GroupQueryAttention {
@@ -47,7 +65,7 @@ impl Operator for GroupQueryAttention {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let (float, integer) = (TensorElementType::Float32, TensorElementType::Int32);
+        let (float, integer) = (self.element.tensor(), TensorElementType::Int32);
         [
             OperatorInput::required(float),
             OperatorInput::optional(float),
@@ -62,7 +80,7 @@ impl Operator for GroupQueryAttention {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [TensorElementType::Float32; 3].map(OperatorOutput::required)
+        [self.element.tensor(); 3].map(OperatorOutput::required)
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
@@ -89,7 +107,8 @@ impl Operator for GroupQueryAttention {
         if !heads.is_multiple_of(shared_heads) {
             return Err(refused(&format!("of {heads} heads cannot share {shared_heads}")));
         }
-        Ok(AttentionKernel { product: self.product, shared: self.shared.clone(), heads, shared_heads, scale })
+        let Self { product, element, .. } = *self;
+        Ok(AttentionKernel { product, shared: self.shared.clone(), element, heads, shared_heads, scale })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -112,6 +131,7 @@ impl Operator for GroupQueryAttention {
 pub(super) struct AttentionKernel {
     product: BlockProduct,
     shared: SharedStarts,
+    element: CacheElement,
     heads: usize,
     shared_heads: usize,
     scale: Option<f32>,
@@ -119,6 +139,15 @@ pub(super) struct AttentionKernel {
 
 impl Kernel for AttentionKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
+        match self.element {
+            CacheElement::Float32 => self.compute_in::<f32>(context),
+            CacheElement::Float16 => self.compute_in::<f16>(context),
+        }
+    }
+}
+
+impl AttentionKernel {
+    fn compute_in<E: Element + PrimitiveTensorElementType>(&self, context: &ComputeContext) -> ort::Result<()> {
         for index in [input::KEY, input::VALUE] {
             if context.input(index)?.is_some() {
                 return Err(refused("with keys and values apart from queries is not supported"));
@@ -129,17 +158,17 @@ impl Kernel for AttentionKernel {
         let past = [input::PAST_KEY, input::PAST_VALUE].map(|index| required(context, NAME, index));
         let [past_key, past_value] = past;
         let (past_key, past_value) = (past_key?, past_value?);
-        let (dimensions, packed) = packed.try_extract_tensor::<f32>()?;
-        let cache_dimensions = past_key.try_extract_tensor::<f32>()?.0.to_vec();
+        let (dimensions, packed) = packed.try_extract_tensor::<E>()?;
+        let cache_dimensions = past_key.try_extract_tensor::<E>()?.0.to_vec();
         let shape = self.shape(dimensions, &cache_dimensions)?;
         let pasts = pasts(values(&last)?, shape)?;
-        if past_value.try_extract_tensor::<f32>()?.0[..] != cache_dimensions[..] {
+        if past_value.try_extract_tensor::<E>()?.0[..] != cache_dimensions[..] {
             return Err(refused("was given keys and values of different shapes"));
         }
         let mut outputs = [(0, output_shape(shape)), (1, cache_dimensions.clone()), (2, cache_dimensions)]
             .map(|(index, dimensions)| context.output(index, dimensions));
         let [out, keys, cache_values] = outputs.each_mut().map(|output| match output {
-            Ok(Some(output)) => output.try_extract_tensor_mut::<f32>().map(|(_, values)| values),
+            Ok(Some(output)) => output.try_extract_tensor_mut::<E>().map(|(_, values)| values),
             Ok(None) => Err(refused("lacks an output")),
             Err(error) => Err(ort::Error::new(error.message())),
         });
@@ -158,9 +187,7 @@ impl Kernel for AttentionKernel {
         let cache = GroupedCache { keys, values: cache_values };
         self.product.grouped_attention(shape, inputs, cache, out, &Pool(context))
     }
-}
 
-impl AttentionKernel {
     fn shape(&self, packed: &[i64], cache: &[i64]) -> ort::Result<GroupedShape> {
         let mismatch = || refused(&format!("of {} heads was given {packed:?} and a cache of {cache:?}", self.heads));
         let (&[rows, positions, width], &[cache_rows, shared_heads, capacity, head_size]) = (packed, cache) else {
@@ -198,8 +225,8 @@ fn pasts(last: &[i32], shape: GroupedShape) -> ort::Result<Vec<usize>> {
 }
 
 /// Copies the past where the present is not the same memory.
-fn carry_over(past: &ValueRef<'_>, present: &mut [f32]) -> ort::Result<()> {
-    let from = past.try_extract_tensor::<f32>()?.1.as_ptr();
+fn carry_over<E: PrimitiveTensorElementType>(past: &ValueRef<'_>, present: &mut [E]) -> ort::Result<()> {
+    let from = past.try_extract_tensor::<E>()?.1.as_ptr();
     if from != present.as_ptr() {
         // SAFETY: both tensors have the same shape, as the caller checked, and are not the same memory.
         unsafe { std::ptr::copy(from, present.as_mut_ptr(), present.len()) };

@@ -11,11 +11,11 @@ mod multi_head_attention;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};
-use ort::value::{PrimitiveTensorElementType, SymbolicDimensions, TensorElementType, ValueRef, ValueType};
+use ort::value::{PrimitiveTensorElementType, SymbolicDimensions, ValueRef, ValueType};
 
 use crate::kernels::{BlockProduct, Tasks};
 
-pub(super) use group_query_attention::SharedStarts;
+pub(super) use group_query_attention::{CacheElement, SharedStarts};
 
 /// Domain of the operators.
 const DOMAIN: &str = "com.microsoft";
@@ -25,8 +25,8 @@ const DOMAIN: &str = "com.microsoft";
 pub(super) struct OwnParts {
     /// Quantised matrices, and attention beside them.
     pub(super) quantised: bool,
-    /// Attention with a float32 cache.
-    pub(super) cached_attention: bool,
+    /// Attention with a cache of these.
+    pub(super) cached_attention: Option<CacheElement>,
 }
 
 /// Our kernels for a graph.
@@ -50,9 +50,9 @@ impl OwnKernels {
                 domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
             }
         }
-        if self.parts.cached_attention {
+        if let Some(element) = self.parts.cached_attention {
             let shared = self.shared_starts.clone();
-            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared })?;
+            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared, element })?;
         }
         Ok(domain)
     }
@@ -88,15 +88,15 @@ fn values<'a, T: PrimitiveTensorElementType>(value: &'a ValueRef<'_>) -> ort::Re
     Ok(value.try_extract_tensor::<T>()?.1)
 }
 
-/// Sets the shape of the first output: that of the first input, with a last axis of `width` where there is one.
+/// Sets the first output's elements and shape: those of the first input, with a last axis of `width` where there is one.
 fn set_output(context: &mut ShapeInferenceContext, width: Option<i64>) -> ort::Result<()> {
     /// Names given to axes that had none.
     static UNNAMED: AtomicU64 = AtomicU64::new(0);
     let inputs = context.inputs();
-    let Some(ValueType::Tensor { shape, dimension_symbols, .. }) = inputs.first() else {
+    let Some(ValueType::Tensor { ty, shape, dimension_symbols }) = inputs.first() else {
         return Ok(());
     };
-    let (mut shape, mut symbols) = (shape.clone(), dimension_symbols.to_vec());
+    let (ty, mut shape, mut symbols) = (*ty, shape.clone(), dimension_symbols.to_vec());
     for (size, symbol) in shape.iter().zip(&mut symbols) {
         if *size < 0 && symbol.is_empty() {
             // A size without a name would reach the graph as -1, which its own shape inference takes for a number.
@@ -108,5 +108,5 @@ fn set_output(context: &mut ShapeInferenceContext, width: Option<i64>) -> ort::R
         symbol.clear();
     }
     let dimension_symbols = SymbolicDimensions::new(symbols);
-    context.set_output(0, &ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols })
+    context.set_output(0, &ValueType::Tensor { ty, shape, dimension_symbols })
 }
