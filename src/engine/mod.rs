@@ -114,8 +114,8 @@ pub struct Engine {
     waiting: VecDeque<Group>,
     /// The prompt at hand, and one that overtakes it.
     preparing: Vec<prepare::Preparing>,
-    /// Whether the overtaker had the last turn.
-    overtaker_turn: bool,
+    /// Turns the overtaker has had since the other prompt had one.
+    overtaker_turns: usize,
     running: Vec<Group>,
     submitted: u64,
 }
@@ -168,7 +168,7 @@ impl Engine {
             live: 0,
             waiting: VecDeque::new(),
             preparing: Vec::new(),
-            overtaker_turn: false,
+            overtaker_turns: 0,
             running: Vec::new(),
             submitted: 0,
         })

@@ -1,7 +1,7 @@
 //! From an admitted group to its first tokens: reuse of the cache, tiles through the vision tower, prefill in chunks.
 //!
-//! Two prompts at most are worked on in turn: the one that came first, and a much shorter one that overtakes it, so that a
-//! short question need not wait for a page of tiles. A third has to wait: it may begin like one of the two.
+//! Two prompts at most are worked on in turn: the one that came first, and one of less work that overtakes it and has most
+//! turns, so that a short question need not wait for a page of tiles. A third has to wait: it may begin like one of the two.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use crate::preprocess;
 
 /// How long a step waits for a tile when there is nothing else to do: whoever makes the steps has to look for new requests.
 const PATIENCE: Duration = Duration::from_millis(5);
+
+/// Turns of a prompt that overtakes for one of the prompt that it overtook.
+const OVERTAKER_TURNS: usize = 3;
 
 /// A group whose prompt is being worked on.
 pub(super) struct Preparing {
@@ -57,8 +60,8 @@ impl Engine {
         if self.preparing.is_empty() {
             return;
         }
-        self.overtaker_turn = self.preparing.len() > 1 && !self.overtaker_turn;
-        let index = usize::from(self.overtaker_turn);
+        let index = usize::from(self.is_overtakers_turn());
+        self.overtaker_turns = if index == 1 { self.overtaker_turns + 1 } else { 0 };
         let mut preparing = self.preparing.remove(index);
         match self.prepare_piece(&mut preparing, on_event) {
             Ok(None) => self.preparing.insert(index, preparing),
@@ -68,6 +71,12 @@ impl Engine {
             }
             Err(error) => on_event(Event::Failed { id: preparing.group.id, error }),
         }
+    }
+
+    /// Whether the prompt that overtakes goes on. It has most turns: its work is little. A tile it waits for takes none away.
+    fn is_overtakers_turn(&self) -> bool {
+        let turns = |overtaker: &Preparing| if overtaker.waits_for_a_tile() { 1 } else { OVERTAKER_TURNS };
+        self.preparing.get(1).is_some_and(|overtaker| self.overtaker_turns < turns(overtaker))
     }
 
     /// The group to admit: the first that waits, or, while one is worked on, the first of the shortest if that is less work
