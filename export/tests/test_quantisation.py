@@ -178,6 +178,32 @@ def test_precision_of_the_vision_graphs(tmp_path: Path, words: list[str], quanti
     assert entry.get("quantisation") == ({"body": form, "accuracy_level": 4} if quantised else None)
 
 
+@pytest.mark.parametrize(
+    ("words", "cache"), [([], TensorProto.FLOAT16), (["--cache", "fp32"], TensorProto.FLOAT)], ids=str
+)
+def test_precision_of_the_cache(tmp_path: Path, words: list[str], cache: int) -> None:
+    """Attention has one precision for all of its inputs; the rest of the graph is in float32."""
+    out = tmp_path / "package"
+    assert main([str(golden.checkpoint("ckpt_a")), str(out), "--precision", "int8", *words]) == 0
+    graph = onnx.load(out / "decoder.onnx", load_external_data=False).graph
+    found = {port.type.tensor_type.elem_type for port in graph.input if port.name.startswith("past_key_values.")}
+    assert found == {cache}
+    floats = {tensor.name: tensor.data_type for tensor in graph.initializer if tensor.data_type != TensorProto.UINT8}
+    tables = {"rotary.cos", "rotary.sin"}
+    assert {floats[name] for name in tables} == {cache}
+    others = {kind for name, kind in floats.items() if name not in tables and not name.startswith("constant.")}
+    assert others == {TensorProto.FLOAT}
+    layers = sum(node.op_type == "GroupQueryAttention" for node in graph.node)
+    casts = sum(node.op_type == "Cast" for node in graph.node)
+    assert casts == (2 * layers if cache == TensorProto.FLOAT16 else 0)
+
+
+def test_a_cache_in_float32_is_for_cpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [golden.checkpoint("ckpt_a"), tmp_path / "p", "--precision", "int4", "--for", "cuda", "--cache", "fp32"]
+    assert main([str(word) for word in words]) == 2
+    assert "--cache fp32 with --for cuda: found no kernel of its attention" in capsys.readouterr().err
+
+
 def test_quantised_vision_is_for_cpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [golden.checkpoint("ckpt_a"), tmp_path / "p", "--precision", "int4", "--for", "cuda", "--vision", "int8"]
     assert main([str(word) for word in words]) == 2
@@ -185,7 +211,8 @@ def test_quantised_vision_is_for_cpus(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "words", [["--block-size", "32"], ["--symmetric"], ["--lm-head", "int4"], ["--vision", "int8"]]
+    "words",
+    [["--block-size", "32"], ["--symmetric"], ["--lm-head", "int4"], ["--vision", "int8"], ["--cache", "fp16"]],
 )
 def test_options_of_quantisation_without_it_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]

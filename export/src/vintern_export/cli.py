@@ -103,6 +103,7 @@ def export(words: list[str]) -> int:
         precision=formats.precision,
         storage=formats.decoder,
         vision_storage=formats.vision,
+        cache=formats.cache,
         variants=resolve_variants(values, formats),
         provider=values.provider,
         template=values.template,

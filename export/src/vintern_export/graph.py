@@ -203,11 +203,15 @@ class Graph:
             normed = self.node("Cast", [normed], f"{name}.half", to=TensorProto.FLOAT16)
         return self.node("Mul", [normed, scale], name)
 
+    def cast(self, value: str, source: Precision, target: Precision) -> str:
+        """A value of precision ``source`` in precision ``target``: itself where they are the same."""
+        if source is target:
+            return value
+        return self.node("Cast", [value], f"{value}.cast", to=ONNX_DTYPES[target.value])
+
     def cast_in(self, value: str) -> str:
         """A float32 input in the graph's precision."""
-        if self.precision is Precision.FP32:
-            return value
-        return self.node("Cast", [value], f"{value}.cast", to=TensorProto.FLOAT16)
+        return self.cast(value, Precision.FP32, self.precision)
 
     def cast_out(self, value: str, output: str) -> str:
         """The graph's precision back to float32, as ``output``."""

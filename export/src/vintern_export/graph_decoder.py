@@ -2,7 +2,8 @@
 
 In the fused variant attention is ``com.microsoft`` GroupQueryAttention, which applies the rotary embedding itself and
 writes keys and values in place when past and present are one buffer of fixed capacity. Heads of a size it does not take
-are widened with zeros (see ``head_padding``); the scale is that of the true size.
+are widened with zeros (see ``head_padding``); the scale is that of the true size. All of its inputs are of the cache's
+precision, which may be narrower than that of the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from vintern_export.graph import MICROSOFT, Graph, Variant
 from vintern_export.head_padding import padded_head_dim, padded_rotary, padded_vector, widened_columns, widened_rows
 from vintern_export.layout import EMBED_TOKENS, LM_HEAD
 from vintern_export.tables import rotary_tables
-from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
+from vintern_export.weights import ArrayWeight, HalfWeight, LinearWeight, PlainWeight
 
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
@@ -28,9 +29,14 @@ def build_decoder(
     precision: Precision,
     storage: MatrixStorage | None = None,
     variant: Variant = Variant.FUSED,
+    cache: Precision | None = None,
 ) -> Graph:
-    """Builds the Qwen2 decoder; see the module for the form of its attention."""
+    """Builds the Qwen2 decoder; see the module for the form of its attention.
+
+    ``cache`` is the precision of keys and values where it is not ``precision``; in the fused variant only.
+    """
     language = checkpoint.config.language
+    cache = cache or precision
     graph = Graph("decoder", precision, storage, variant)
     graph.properties = {
         "layers": language.num_hidden_layers,
@@ -50,22 +56,24 @@ def build_decoder(
     present = "capacity" if variant is Variant.FUSED else "positions"
     for index in range(language.num_hidden_layers):
         for part in ("key", "value"):
-            graph.input(f"past_key_values.{index}.{part}", precision.value, ["rows", heads, "capacity", size])
-            graph.output(f"present.{index}.{part}", precision.value, ["rows", heads, present, size])
+            graph.input(f"past_key_values.{index}.{part}", cache.value, ["rows", heads, "capacity", size])
+            graph.output(f"present.{index}.{part}", cache.value, ["rows", heads, present, size])
     cosines, sines = rotary_tables(language.head_dim, language.rope_theta, language.max_position_embeddings)
     cosines, sines = padded_rotary(cosines, sines)
-    graph.weight("rotary.cos", ArrayWeight(cosines))
-    graph.weight("rotary.sin", ArrayWeight(sines))
+    table = ArrayWeight if cache is precision else HalfWeight
+    graph.weight("rotary.cos", table(cosines))
+    graph.weight("rotary.sin", table(sines))
     builder = DecoderBuilder if variant is Variant.FUSED else StandardDecoderBuilder
-    builder(graph, checkpoint).build(graph.cast_in(embeds))
+    builder(graph, checkpoint, cache).build(graph.cast_in(embeds))
     return graph
 
 
 class DecoderBuilder:
     """Adds the layers, the final norm and the output projection to a graph."""
 
-    def __init__(self, graph: Graph, checkpoint: Checkpoint) -> None:
+    def __init__(self, graph: Graph, checkpoint: Checkpoint, cache: Precision) -> None:
         self.graph = graph
+        self.cache = cache
         self.checkpoint = checkpoint
         self.language = checkpoint.config.language
 
@@ -107,7 +115,8 @@ class DecoderBuilder:
         graph, language = self.graph, self.language
         past = [f"past_key_values.{index}.{part}" for part in ("key", "value")]
         present = [f"present.{index}.{part}" for part in ("key", "value")]
-        return graph.node(
+        packed = graph.cast(packed, graph.precision, self.cache)
+        attended = graph.node(
             "GroupQueryAttention",
             [packed, "", "", *past, "seqlens_k", "total_sequence_length", "rotary.cos", "rotary.sin"],
             [f"{prefix}self_attn", *present],
@@ -118,6 +127,7 @@ class DecoderBuilder:
             do_rotary=1,
             rotary_interleaved=0,
         )
+        return graph.cast(attended, self.cache, graph.precision)
 
     def mlp(self, prefix: str, normed: str) -> str:
         """down(silu(gate(x)) * up(x))."""

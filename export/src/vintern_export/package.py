@@ -49,6 +49,7 @@ class ExportOptions:
         precision: format of the arithmetic, and of the weights that are not quantised.
         storage: how the decoder's matrices are quantised; None leaves them in ``precision``.
         vision_storage: the same for the vision encoder and the projector.
+        cache: precision of keys and values; None for ``precision``.
         variants: operator sets; with both, the standard graphs use the fused ones' data files.
         provider: the execution provider the package is meant for; None for all.
         template: chat template instead of the checkpoint's.
@@ -59,6 +60,7 @@ class ExportOptions:
     precision: Precision = Precision.FP32
     storage: MatrixStorage | None = None
     vision_storage: MatrixStorage | None = None
+    cache: Precision | None = None
     variants: tuple[Variant, ...] = (Variant.FUSED,)
     provider: str | None = None
     template: str | None = None
@@ -118,7 +120,7 @@ def builders(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Callab
     return {
         "vision_encoder": lambda variant: build_vision_encoder(checkpoint, precision, options.vision_storage, variant),
         "projector": lambda variant: build_projector(checkpoint, precision, options.vision_storage, variant),
-        "decoder": lambda variant: build_decoder(checkpoint, precision, options.storage, variant),
+        "decoder": lambda variant: build_decoder(checkpoint, precision, options.storage, variant, options.cache),
     }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BITS = {"int8": 8, "int4": 4}
 DEFAULT_BLOCK_SIZES = {"int8": 128, "int4": 32}
 """Small blocks keep 4 bits accurate; with 8 bits they bring little and cost speed."""
-QUANTISATION_OPTIONS = ("block_size", "symmetric", "accuracy_level", "lm_head", "vision")
+QUANTISATION_OPTIONS = ("block_size", "symmetric", "accuracy_level", "lm_head", "vision", "cache")
 
 
 class WeightFormats(NamedTuple):
@@ -25,11 +25,13 @@ class WeightFormats(NamedTuple):
         precision: of the arithmetic, and of the weights that are not quantised.
         decoder: how the decoder's matrices are quantised, or None.
         vision: the same for the vision encoder and the projector.
+        cache: of keys and values; None for ``precision``.
     """
 
     precision: Precision
     decoder: MatrixStorage | None = None
     vision: MatrixStorage | None = None
+    cache: Precision | None = None
 
 
 def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +68,11 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
         help="vision encoder and projector with weights of 8 bits in blocks of 128, or as they are "
         "(default: int8; float for cuda)",
     )
+    group.add_argument(
+        "--cache",
+        choices=[p.value for p in Precision],
+        help="precision of the cache of keys and values: fp16 takes half the memory (default: fp16)",
+    )
 
 
 def resolve_precision(values: argparse.Namespace) -> WeightFormats:
@@ -94,4 +101,7 @@ def resolve_precision(values: argparse.Namespace) -> WeightFormats:
         raise UsageError("--vision int8 with --for cuda: found no kernel that gains by it; supported: float")
     exact_vision = values.vision == "float" or on_gpu
     vision = None if exact_vision else MatrixStorage("int8", form("int8", None), None, level)
-    return WeightFormats(Precision.FP16 if on_gpu else Precision.FP32, decoder, vision)
+    if values.cache == Precision.FP32.value and on_gpu:
+        raise UsageError("--cache fp32 with --for cuda: found no kernel of its attention for it; supported: fp16")
+    precision = Precision.FP16 if on_gpu else Precision.FP32
+    return WeightFormats(precision, decoder, vision, Precision(values.cache or Precision.FP16.value))

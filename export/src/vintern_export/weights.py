@@ -34,10 +34,10 @@ class Weight(Protocol):
 
     @property
     def dtype(self) -> str | None:
-        """``uint8`` for codes; None for values, which are stored in the precision of the graph's arithmetic."""
+        """What is stored as it is; None for values, which are stored in the precision of the graph's arithmetic."""
 
     def pieces(self) -> Iterator[RawArray]:
-        """Consecutive pieces in C order, contiguous: codes, or values in float32."""
+        """Consecutive pieces in C order, contiguous: of ``dtype``, or values in float32."""
 
 
 class MatrixSource(Protocol):
@@ -72,6 +72,24 @@ class ArrayWeight:
         return self._values.shape
 
     def pieces(self) -> Iterator[FloatArray]:
+        """The whole array."""
+        yield self._values
+
+
+class HalfWeight:
+    """Values that were computed at export, stored in float16 whatever the graph's arithmetic."""
+
+    dtype = "fp16"
+
+    def __init__(self, values: FloatArray) -> None:
+        self._values = np.ascontiguousarray(values, dtype=np.float16)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape in the graph."""
+        return self._values.shape
+
+    def pieces(self) -> Iterator[RawArray]:
         """The whole array."""
         yield self._values
 
