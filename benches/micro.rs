@@ -199,7 +199,7 @@ fn block_product_11008_x_2048(bencher: Bencher, rows: usize) {
 }
 
 /// As many of them in turn as no cache holds, on all cores: what decoding waits for.
-#[divan::bench(args = [1, 2, 3, 4, 8], sample_count = 20)]
+#[divan::bench(args = [1, 2, 3, 4, 8, 12, 16], sample_count = 20)]
 fn block_products_from_memory(bencher: Bencher, rows: usize) {
     let Some(product) = BlockProduct::detect() else {
         return;

@@ -128,7 +128,7 @@ fn the_fast_ways_give_the_same_bits() {
     for (fast, format, size) in fast().into_iter().flat_map(every_form) {
         for symmetric in [true, false] {
             let weights = Weights::random(&mut random, format, size, symmetric);
-            let all = [1, 2, 3, 4, 5, 16, 17, 18, 19, 270];
+            let all = [1, 2, 3, 4, 5, 11, 16, 17, 18, 19, 270];
             for rows in all.into_iter().filter(|rows| *rows <= 16 || fast.is_exact()) {
                 let values = random_values(&mut random, rows * size.1);
                 let bias = random_values(&mut random, size.0);

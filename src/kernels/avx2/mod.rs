@@ -22,7 +22,7 @@ use super::chunk::{self, Lines};
 use super::element::Element;
 use super::matrix_rows::MatrixRows;
 use super::table::{LEFT_OUT, SET, Scales};
-use super::{Activations, BlockMatrix, GROUP, STRIP};
+use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP};
 
 pub(super) use quantise::quantise;
 
@@ -31,9 +31,6 @@ const LANES: usize = 8;
 
 /// Inputs whose products are added up in 16 bits: the smallest block.
 const UNIT: usize = 32;
-
-/// Most rows that [`dot`] serves.
-const DOT_ROWS: usize = 8;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
@@ -60,7 +57,7 @@ pub(super) unsafe fn strip(
     scratch: &mut Scratch,
 ) {
     let form = (matrix.table.format.bits(), matrix.table.format.block_size() / UNIT);
-    if activations.rows > DOT_ROWS {
+    if activations.rows > FEW_ROWS {
         // SAFETY: as the caller vouches.
         return unsafe {
             match form {
