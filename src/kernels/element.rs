@@ -10,7 +10,7 @@ use super::vector::Vector;
 /// A floating-point number, float32 or float16.
 pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Elements of a line of the caches, 64 bytes.
-    const LINE: usize;
+    const LINE: usize = 64 / size_of::<Self>();
 
     /// Converts elements to float32, which is exact. Both slices have one length.
     fn widen(from: &[Self], to: &mut [f32]);
@@ -26,8 +26,6 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
 }
 
 impl Element for f32 {
-    const LINE: usize = 16;
-
     fn widen(from: &[Self], to: &mut [f32]) {
         to.copy_from_slice(from);
     }
@@ -44,8 +42,6 @@ impl Element for f32 {
 }
 
 impl Element for f16 {
-    const LINE: usize = 32;
-
     fn widen(from: &[Self], to: &mut [f32]) {
         from.convert_to_f32_slice(to);
     }

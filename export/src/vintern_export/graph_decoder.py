@@ -15,12 +15,12 @@ import numpy as np
 from vintern_export.graph import MICROSOFT, Graph, Variant
 from vintern_export.head_padding import padded_head_dim, padded_rotary, padded_vector, widened_columns, widened_rows
 from vintern_export.layout import EMBED_TOKENS, LM_HEAD
+from vintern_export.numbers import Precision
 from vintern_export.tables import rotary_tables
-from vintern_export.weights import ArrayWeight, HalfWeight, LinearWeight, PlainWeight
+from vintern_export.weights import ArrayWeight, LinearWeight, PlainWeight
 
 if TYPE_CHECKING:
     from vintern_export.checkpoint import Checkpoint
-    from vintern_export.numbers import Precision
     from vintern_export.quantised_matrix import MatrixStorage
 
 
@@ -60,9 +60,8 @@ def build_decoder(
             graph.output(f"present.{index}.{part}", cache.value, ["rows", heads, present, size])
     cosines, sines = rotary_tables(language.head_dim, language.rope_theta, language.max_position_embeddings)
     cosines, sines = padded_rotary(cosines, sines)
-    table = ArrayWeight if cache is precision else HalfWeight
-    graph.weight("rotary.cos", table(cosines))
-    graph.weight("rotary.sin", table(sines))
+    for name, table in (("rotary.cos", cosines), ("rotary.sin", sines)):
+        graph.weight(name, ArrayWeight(table, half=cache is Precision.FP16))
     builder = DecoderBuilder if variant is Variant.FUSED else StandardDecoderBuilder
     builder(graph, checkpoint, cache).build(graph.cast_in(embeds))
     return graph

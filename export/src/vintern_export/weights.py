@@ -59,30 +59,11 @@ class MatrixSource(Protocol):
 
 
 class ArrayWeight:
-    """Values that were computed at export."""
+    """Values that were computed at export; ``half`` stores them in float16 whatever the graph's arithmetic."""
 
-    dtype = None
-
-    def __init__(self, values: FloatArray) -> None:
-        self._values = np.ascontiguousarray(values, dtype=np.float32)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape in the graph."""
-        return self._values.shape
-
-    def pieces(self) -> Iterator[FloatArray]:
-        """The whole array."""
-        yield self._values
-
-
-class HalfWeight:
-    """Values that were computed at export, stored in float16 whatever the graph's arithmetic."""
-
-    dtype = "fp16"
-
-    def __init__(self, values: FloatArray) -> None:
-        self._values = np.ascontiguousarray(values, dtype=np.float16)
+    def __init__(self, values: FloatArray, *, half: bool = False) -> None:
+        self.dtype = "fp16" if half else None
+        self._values: RawArray = np.ascontiguousarray(values, dtype=np.float16 if half else np.float32)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ use ort::value::{TensorElementType, TensorRef, ValueType};
 use ort::{AsPointer, ortsys};
 
 use super::Library;
-use super::operators::{CacheElement, OwnKernels, OwnParts, SharedStarts};
+use super::cache::CacheDtype;
+use super::operators::{OwnKernels, OwnParts, SharedStarts};
 use crate::graph::placement::SkippedProvider;
 use crate::graph::{Graph, GraphError, Input, Interrupt, Placement};
 use crate::kernels::{BlockFormat, BlockProduct, GroupedShape};
@@ -69,7 +70,7 @@ impl Chosen<'_> {
         let Provider::Cpu(options) = provider else {
             return Ok(None);
         };
-        let cached_attention = self.own_cache().map(|(element, _)| element);
+        let cached_attention = self.own_cache().map(|(dtype, _)| dtype);
         let parts = OwnParts { quantised: self.variant.quantisation.is_some(), cached_attention };
         if options.kernels == Kernels::OnnxRuntime || parts == OwnParts::default() {
             return Ok(None);
@@ -111,14 +112,9 @@ impl Chosen<'_> {
     }
 
     /// An input with keys or values that the graph extends in place, and what it is made of, if our kernels can be given it.
-    fn own_cache(&self) -> Option<(CacheElement, &TensorEntry)> {
+    fn own_cache(&self) -> Option<(CacheDtype, &TensorEntry)> {
         let input = self.variant.cache_input().filter(|_| self.variant.variant == FUSED)?;
-        let element = match input.dtype.as_str() {
-            "fp32" => CacheElement::Float32,
-            "fp16" => CacheElement::Float16,
-            _ => return None,
-        };
-        Some((element, input))
+        Some((CacheDtype::named(&input.dtype)?, input))
     }
 }
 

@@ -21,6 +21,15 @@ pub enum CacheDtype {
 }
 
 impl CacheDtype {
+    /// The type of this name in a manifest.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "fp32" => Some(Self::F32),
+            "fp16" => Some(Self::F16),
+            _ => None,
+        }
+    }
+
     pub(super) fn element(self) -> TensorElementType {
         match self {
             Self::F32 => TensorElementType::Float32,
@@ -74,11 +83,9 @@ impl CacheLayout {
         let tensors = tensors
             .map(|(layer, kind)| (format!("past_key_values.{layer}.{kind}"), format!("present.{layer}.{kind}")))
             .collect();
-        let dtype = match variant.cache_dtype() {
-            Some("fp32") => CacheDtype::F32,
-            Some("fp16") => CacheDtype::F16,
-            found => return Err(format!("its cache has dtype {}", found.unwrap_or("(no cache input)"))),
-        };
+        let name = variant.cache_dtype();
+        let dtype = name.and_then(CacheDtype::named);
+        let dtype = dtype.ok_or_else(|| format!("its cache has dtype {}", name.unwrap_or("(no cache input)")))?;
         Ok(Self {
             tensors,
             heads: sizes.num_key_value_heads,

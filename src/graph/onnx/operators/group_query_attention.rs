@@ -7,6 +7,7 @@ use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
 use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef, ValueType};
 
+use super::super::cache::CacheDtype;
 use super::{Pool, required, set_output, values};
 use crate::kernels::{BlockProduct, Element, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 
@@ -38,23 +39,8 @@ impl SharedStarts {
 pub(super) struct GroupQueryAttention {
     pub(super) product: BlockProduct,
     pub(super) shared: SharedStarts,
-    pub(super) element: CacheElement,
-}
-
-/// What the cache of a graph is made of, and all that attention is given and gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::graph::onnx) enum CacheElement {
-    Float32,
-    Float16,
-}
-
-impl CacheElement {
-    fn tensor(self) -> TensorElementType {
-        match self {
-            Self::Float32 => TensorElementType::Float32,
-            Self::Float16 => TensorElementType::Float16,
-        }
-    }
+    /// Of the cache, and of all that attention is given and gives.
+    pub(super) dtype: CacheDtype,
 }
 
 impl Operator for GroupQueryAttention {
@@ -65,7 +51,7 @@ impl Operator for GroupQueryAttention {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        let (float, integer) = (self.element.tensor(), TensorElementType::Int32);
+        let (float, integer) = (self.dtype.element(), TensorElementType::Int32);
         [
             OperatorInput::required(float),
             OperatorInput::optional(float),
@@ -80,7 +66,7 @@ impl Operator for GroupQueryAttention {
     }
 
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [self.element.tensor(); 3].map(OperatorOutput::required)
+        [self.dtype.element(); 3].map(OperatorOutput::required)
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
@@ -107,8 +93,8 @@ impl Operator for GroupQueryAttention {
         if !heads.is_multiple_of(shared_heads) {
             return Err(refused(&format!("of {heads} heads cannot share {shared_heads}")));
         }
-        let Self { product, element, .. } = *self;
-        Ok(AttentionKernel { product, shared: self.shared.clone(), element, heads, shared_heads, scale })
+        let Self { product, dtype, .. } = *self;
+        Ok(AttentionKernel { product, shared: self.shared.clone(), dtype, heads, shared_heads, scale })
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
@@ -131,7 +117,7 @@ impl Operator for GroupQueryAttention {
 pub(super) struct AttentionKernel {
     product: BlockProduct,
     shared: SharedStarts,
-    element: CacheElement,
+    dtype: CacheDtype,
     heads: usize,
     shared_heads: usize,
     scale: Option<f32>,
@@ -139,9 +125,9 @@ pub(super) struct AttentionKernel {
 
 impl Kernel for AttentionKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
-        match self.element {
-            CacheElement::Float32 => self.compute_in::<f32>(context),
-            CacheElement::Float16 => self.compute_in::<f16>(context),
+        match self.dtype {
+            CacheDtype::F32 => self.compute_in::<f32>(context),
+            CacheDtype::F16 => self.compute_in::<f16>(context),
         }
     }
 }

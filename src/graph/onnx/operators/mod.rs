@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ort::operator::{ComputeContext, OperatorDomain, ShapeInferenceContext};
 use ort::value::{PrimitiveTensorElementType, SymbolicDimensions, ValueRef, ValueType};
 
+use super::cache::CacheDtype;
 use crate::kernels::{BlockProduct, Tasks};
 
-pub(super) use group_query_attention::{CacheElement, SharedStarts};
+pub(super) use group_query_attention::SharedStarts;
 
 /// Domain of the operators.
 const DOMAIN: &str = "com.microsoft";
@@ -26,7 +27,7 @@ pub(super) struct OwnParts {
     /// Quantised matrices, and attention beside them.
     pub(super) quantised: bool,
     /// Attention with a cache of these.
-    pub(super) cached_attention: Option<CacheElement>,
+    pub(super) cached_attention: Option<CacheDtype>,
 }
 
 /// Our kernels for a graph.
@@ -50,9 +51,9 @@ impl OwnKernels {
                 domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
             }
         }
-        if let Some(element) = self.parts.cached_attention {
+        if let Some(dtype) = self.parts.cached_attention {
             let shared = self.shared_starts.clone();
-            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared, element })?;
+            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared, dtype })?;
         }
         Ok(domain)
     }
