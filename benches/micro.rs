@@ -263,3 +263,24 @@ fn attention_over_the_cache<E: Element>(bencher: Bencher, rows: Rows) {
         }
     });
 }
+
+/// As many matrices of float32 or float16 in turn as no cache holds, on all cores.
+#[divan::bench(types = [f32, f16], args = [1, 2, 3, 4, 8, 16, 384], sample_count = 10)]
+fn dense_products_from_memory<E: Element>(bencher: Bencher, rows: usize) {
+    let Some(product) = BlockProduct::detect() else {
+        return;
+    };
+    let (inputs, outputs) = (FeedForward::INPUTS, FeedForward::OUTPUTS);
+    let elements = |values: &[f32]| {
+        let mut elements = vec![E::default(); values.len()];
+        E::narrow(values, &mut elements);
+        elements
+    };
+    let matrices: Vec<Vec<E>> = (0..4).map(|_| elements(&FeedForward::activations(outputs))).collect();
+    let (values, mut out) = (elements(&FeedForward::activations(rows)), vec![E::default(); rows * outputs]);
+    bencher.counter(BytesCount::new(matrices.len() * inputs * outputs * size_of::<E>())).bench_local(|| {
+        for matrix in &matrices {
+            let Ok(()) = product.dense(black_box(&values), matrix, (inputs, outputs), &mut out, &AllCores);
+        }
+    });
+}

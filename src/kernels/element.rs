@@ -23,6 +23,12 @@ pub trait Element: Copy + Default + Send + Sync + 'static {
     /// # Safety
     /// They are there, and the processor has the register's instructions.
     unsafe fn load<V: Vector>(from: *const Self) -> V;
+
+    /// Writes the lanes of a register as the nearest elements to `to` and on.
+    ///
+    /// # Safety
+    /// There is room for them, and the processor has the register's instructions.
+    unsafe fn store<V: Vector>(lanes: V, to: *mut Self);
 }
 
 impl Element for f32 {
@@ -39,6 +45,12 @@ impl Element for f32 {
         // SAFETY: as the caller vouches.
         unsafe { V::load(from) }
     }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(lanes: V, to: *mut Self) {
+        // SAFETY: as the caller vouches.
+        unsafe { lanes.store(to) }
+    }
 }
 
 impl Element for f16 {
@@ -54,5 +66,11 @@ impl Element for f16 {
     unsafe fn load<V: Vector>(from: *const Self) -> V {
         // SAFETY: as the caller vouches.
         unsafe { V::load_half(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store<V: Vector>(lanes: V, to: *mut Self) {
+        // SAFETY: as the caller vouches.
+        unsafe { lanes.store_half(to) }
     }
 }

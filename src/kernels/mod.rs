@@ -1,6 +1,6 @@
-//! Products with block-quantised matrices, and attention, on the CPU, for where ONNX Runtime has no good kernel.
+//! Products with block-quantised and float16 matrices, and attention, on the CPU, for where ONNX Runtime has no good kernel.
 //!
-//! The matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: their codes are used where they lie in the
+//! The quantised matrices are those of ONNX Runtime's `MatMulNBits`, in its own layout: their codes are used where they lie in the
 //! mapped file; of scales and zero points a small copy is made on load ([`BlockTable`]). Activations are rounded to 8 bits in
 //! groups of [`GROUP`], products are exact integers, and scales are applied in a fixed order. A row's result therefore never
 //! depends on the rows beside it: prefill, one decode step and a step of many beams give the same bits. With AMX many rows are
@@ -17,6 +17,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod chunk;
+mod dense;
 mod element;
 mod grouped_attention;
 mod matrix;

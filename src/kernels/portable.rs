@@ -74,6 +74,11 @@ impl Vector for f32 {
     }
 
     #[inline(always)]
+    unsafe fn store_half(self, to: *mut f16) {
+        unsafe { *to = f16::from_f32(self) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         value
     }

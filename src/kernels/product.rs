@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::activations::{CodeForm, GroupMut};
 use super::chunk::{self, Lines};
+use super::dense::{self, Dense};
 use super::element::Element;
 use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP, portable};
 
@@ -152,6 +153,46 @@ impl BlockProduct {
         ACTIVATIONS.with_borrow_mut(|activations| {
             self.round(values, matrix, activations, tasks)?;
             self.multiply(activations, matrix, bias, out, tasks)
+        })
+    }
+
+    /// `out = values x matrix`, with a matrix as it is: each result is the sum of its products in the order of the inputs, in
+    /// float32, each added with one rounding; then it is rounded to the elements.
+    ///
+    /// `values`: `[rows, inputs]`; `matrix`: `[inputs, outputs]`, of this `size`; `out`: `[rows, outputs]`.
+    ///
+    /// # Errors
+    /// What `tasks` says.
+    ///
+    /// # Panics
+    /// When the sizes do not fit together.
+    pub fn dense<E: Element, T: Tasks>(
+        self,
+        values: &[E],
+        matrix: &[E],
+        size: (usize, usize),
+        out: &mut [E],
+        tasks: &T,
+    ) -> Result<(), T::Error> {
+        thread_local! {
+            static SCRATCH: RefCell<dense::Scratch> = RefCell::default();
+        }
+        let dense = Dense::new(values, matrix, size);
+        assert_eq!(out.len(), dense.results(), "the output has another size than the product");
+        let out = Shared::new(out);
+        tasks.run(dense.tasks(), &|task| {
+            // SAFETY: `all` found the instructions, and every task has its own part of the output.
+            SCRATCH.with_borrow_mut(|scratch| unsafe {
+                match self.0 {
+                    Instructions::Portable => dense.run::<f32>(task, &out, scratch),
+                    #[cfg(target_arch = "x86_64")]
+                    Instructions::Avx2 => super::avx2::multiply(&dense, task, &out, scratch),
+                    #[cfg(target_arch = "x86_64")]
+                    Instructions::Avx512Vnni | Instructions::Amx => {
+                        super::avx512::multiply(&dense, task, &out, scratch);
+                    }
+                }
+            });
         })
     }
 

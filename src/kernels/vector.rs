@@ -36,6 +36,12 @@ pub trait Vector: Copy {
     /// There is room for them.
     unsafe fn store(self, to: *mut f32);
 
+    /// Writes the lanes as the nearest float16 numbers to `to` and on, ties to even.
+    ///
+    /// # Safety
+    /// There is room for them.
+    unsafe fn store_half(self, to: *mut f16);
+
     /// The value in all lanes.
     unsafe fn splat(value: f32) -> Self;
 

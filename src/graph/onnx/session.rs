@@ -71,7 +71,10 @@ impl Chosen<'_> {
             return Ok(None);
         };
         let cached_attention = self.own_cache().map(|(dtype, _)| dtype);
-        let parts = OwnParts { quantised: self.variant.quantisation.is_some(), cached_attention };
+        let quantised = self.variant.quantisation.is_some();
+        // Standard graphs also multiply results with each other. For float32 ONNX Runtime has a good kernel.
+        let half = self.variant.precision == "fp16" && self.variant.variant == FUSED;
+        let parts = OwnParts { quantised, half, cached_attention };
         if options.kernels == Kernels::OnnxRuntime || parts == OwnParts::default() {
             return Ok(None);
         }
@@ -266,8 +269,9 @@ fn open_on(
         builder = add(library, provider, builder).map_err(|error| (index, unavailable(provider, error.message())))?;
     }
     if let Some(kernels) = &kernels {
-        let domain = kernels.domain().map_err(|error| failed(error.message()))?;
-        builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
+        for domain in kernels.domains().map_err(|error| failed(error.message()))? {
+            builder = builder.with_operators(domain).map_err(|error| failed(error.message()))?;
+        }
     }
     let is_cpu = matches!(providers[0], Provider::Cpu(_));
     let session =

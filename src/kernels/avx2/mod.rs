@@ -19,8 +19,10 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::chunk::{self, Lines};
+use super::dense::{self, Dense};
 use super::element::Element;
 use super::matrix_rows::MatrixRows;
+use super::product::Shared;
 use super::table::{LEFT_OUT, SET, Scales};
 use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP};
 
@@ -96,6 +98,21 @@ pub(super) unsafe fn attend<E: Element>(
 ) {
     // SAFETY: as the caller vouches.
     unsafe { chunk::attend::<__m256, E>(lines, cached, size, scratch) };
+}
+
+/// As [`Dense::run`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn multiply<E: Element>(
+    dense: &Dense<'_, E>,
+    task: usize,
+    out: &Shared<E>,
+    scratch: &mut dense::Scratch,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe { dense.run::<__m256>(task, out, scratch) };
 }
 
 /// Room for a group's codes of eight rows.

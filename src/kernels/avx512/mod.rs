@@ -21,8 +21,10 @@ use std::ops::Range;
 
 use super::activations::CodeForm;
 use super::chunk::{self, Lines};
+use super::dense::{self, Dense};
 use super::element::Element;
 use super::matrix_rows::MatrixRows;
+use super::product::Shared;
 use super::table::{LEFT_OUT, SET, Scales};
 use super::vector::prefetch;
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
@@ -105,6 +107,21 @@ pub(super) unsafe fn attend<E: Element>(
 ) {
     // SAFETY: as the caller vouches.
     unsafe { chunk::attend::<__m512, E>(lines, cached, size, scratch) };
+}
+
+/// As [`Dense::run`].
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) unsafe fn multiply<E: Element>(
+    dense: &Dense<'_, E>,
+    task: usize,
+    out: &Shared<E>,
+    scratch: &mut dense::Scratch,
+) {
+    // SAFETY: as the caller vouches.
+    unsafe { dense.run::<__m512>(task, out, scratch) };
 }
 
 /// Sixteen rows of a matrix.

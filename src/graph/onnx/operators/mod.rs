@@ -1,10 +1,11 @@
 //! Our kernels in the place of ONNX Runtime's own.
 //!
 //! An operator that is registered with a session comes before the built-in one of the same domain and name: a session that
-//! [`OwnKernels::domain`] was added to runs the graph's `MatMulNBits`, `MultiHeadAttention` and `GroupQueryAttention` nodes with
-//! [`crate::kernels`]. The graph does not change.
+//! [`OwnKernels::domains`] were added to runs the graph's `MatMul`, `MatMulNBits`, `MultiHeadAttention` and
+//! `GroupQueryAttention` nodes with [`crate::kernels`]. The graph does not change.
 
 mod group_query_attention;
+mod matmul;
 mod matmul_nbits;
 mod multi_head_attention;
 
@@ -18,14 +19,17 @@ use crate::kernels::{BlockProduct, Tasks};
 
 pub(super) use group_query_attention::SharedStarts;
 
-/// Domain of the operators.
-const DOMAIN: &str = "com.microsoft";
+/// Domains of the operators: ONNX's own, and that of ONNX Runtime's further ones.
+const STANDARD_DOMAIN: &str = "";
+const CONTRIB_DOMAIN: &str = "com.microsoft";
 
 /// What of a graph our kernels run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct OwnParts {
     /// Quantised matrices, and attention beside them.
     pub(super) quantised: bool,
+    /// Matrices of float16.
+    pub(super) half: bool,
     /// Attention with a cache of these.
     pub(super) cached_attention: Option<CacheDtype>,
 }
@@ -39,23 +43,31 @@ pub(super) struct OwnKernels {
 }
 
 impl OwnKernels {
-    /// The operators, to be added to a session.
+    /// The operators, to be added to a session, by domain. A domain without operators would hide those ONNX Runtime has there.
     ///
     /// # Errors
     /// What ONNX Runtime says when it does not take them.
-    pub(super) fn domain(&self) -> ort::Result<OperatorDomain> {
-        let (product, mut domain) = (self.product, OperatorDomain::new(DOMAIN)?);
-        if self.parts.quantised {
-            domain = domain.add(matmul_nbits::MatMulNBits(product))?;
-            if product.has_attention() {
+    pub(super) fn domains(&self) -> ort::Result<Vec<OperatorDomain>> {
+        let (product, parts, mut domains) = (self.product, self.parts, Vec::new());
+        if parts.half {
+            let domain = OperatorDomain::new(STANDARD_DOMAIN)?;
+            domains.push(domain.add(matmul::MatMul(product))?);
+        }
+        if parts.quantised || parts.cached_attention.is_some() {
+            let mut domain = OperatorDomain::new(CONTRIB_DOMAIN)?;
+            if parts.quantised {
+                domain = domain.add(matmul_nbits::MatMulNBits(product))?;
+            }
+            if parts.quantised && product.has_attention() {
                 domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
             }
+            if let Some(dtype) = parts.cached_attention {
+                let shared = self.shared_starts.clone();
+                domain = domain.add(group_query_attention::GroupQueryAttention { product, shared, dtype })?;
+            }
+            domains.push(domain);
         }
-        if let Some(dtype) = self.parts.cached_attention {
-            let shared = self.shared_starts.clone();
-            domain = domain.add(group_query_attention::GroupQueryAttention { product, shared, dtype })?;
-        }
-        Ok(domain)
+        Ok(domains)
     }
 }
 
@@ -66,8 +78,8 @@ impl Tasks for Pool<'_> {
     type Error = ort::Error;
 
     fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync + Send)) -> ort::Result<()> {
-        if count == 1 {
-            task(0);
+        if count <= 1 {
+            (0..count).for_each(task);
             return Ok(());
         }
         // As many batches as tasks: a thread that is done takes the next.
