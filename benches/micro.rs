@@ -216,6 +216,13 @@ fn block_products_from_memory(bencher: Bencher, rows: usize) {
     });
 }
 
+/// The nearest elements of numbers.
+fn narrowed<E: Element>(values: &[f32]) -> Vec<E> {
+    let mut elements = vec![E::default(); values.len()];
+    E::narrow(values, &mut elements);
+    elements
+}
+
 /// Rows of a decode step, and whether they begin alike.
 #[derive(Clone, Copy, Debug)]
 enum Rows {
@@ -242,8 +249,7 @@ fn attention_over_the_cache<E: Element>(bencher: Bencher, rows: Rows) {
     let shape = GroupedShape { rows, positions: 1, heads: 16, shared_heads: 2, head_size: 128, capacity: PAST + 84 };
     let mut random = StdRng::seed_from_u64(4);
     let values: Vec<f32> = (0..1 << 16).map(|_| random.random_range(-1.0..1.0)).collect();
-    let mut pattern = vec![E::default(); values.len()];
-    E::narrow(&values, &mut pattern);
+    let pattern: Vec<E> = narrowed(&values);
     let elements = |count: usize| -> Vec<E> { pattern.iter().copied().cycle().take(count).collect() };
     let mut caches: Vec<_> = (0..LAYERS).map(|_| [shape.cache_len(); 2].map(elements)).collect();
     let packed = elements(rows * shape.packed_width());
@@ -271,13 +277,8 @@ fn dense_products_from_memory<E: Element>(bencher: Bencher, rows: usize) {
         return;
     };
     let (inputs, outputs) = (FeedForward::INPUTS, FeedForward::OUTPUTS);
-    let elements = |values: &[f32]| {
-        let mut elements = vec![E::default(); values.len()];
-        E::narrow(values, &mut elements);
-        elements
-    };
-    let matrices: Vec<Vec<E>> = (0..4).map(|_| elements(&FeedForward::activations(outputs))).collect();
-    let (values, mut out) = (elements(&FeedForward::activations(rows)), vec![E::default(); rows * outputs]);
+    let matrices: Vec<Vec<E>> = (0..4).map(|_| narrowed(&FeedForward::activations(outputs))).collect();
+    let (values, mut out) = (narrowed(&FeedForward::activations(rows)), vec![E::default(); rows * outputs]);
     bencher.counter(BytesCount::new(matrices.len() * inputs * outputs * size_of::<E>())).bench_local(|| {
         for matrix in &matrices {
             let Ok(()) = product.dense(black_box(&values), matrix, (inputs, outputs), &mut out, &AllCores);

@@ -1,7 +1,8 @@
 //! Products with matrices as they lie, of float32 or float16 numbers. All is computed in float32.
 //!
 //! A result is the sum of its products in the order of the inputs, each added with one rounding, whatever the rows, the piece of
-//! work or the instructions: all of these give the same bits.
+//! work or the instructions: all of these give the same bits. Few rows meet the matrix as it lies, again for every [`TOGETHER`]
+//! of them; for many, parts of it become panels.
 
 #![expect(clippy::inline_always, reason = "operations on registers are compiled into their callers: see `vector`")]
 
@@ -9,13 +10,11 @@ mod tile;
 
 use std::ops::Range;
 
+use super::FEW_ROWS;
 use super::element::Element;
 use super::product::{Shared, threads};
 use super::vector::{Vector, prefetch};
 use tile::{TOGETHER, Tile};
-
-/// Most rows for which a matrix is read as it lies, again for every [`TOGETHER`] of them; for more, parts of it become panels.
-const FEW: usize = 16;
 
 /// Inputs and outputs, at most, that few rows meet at a time. Memory is read faster in long rows, one soon after the other, so
 /// sums leave the registers often.
@@ -69,7 +68,7 @@ impl<'a, E: Element> Dense<'a, E> {
         let rows = values.len() / inputs.max(1);
         assert_eq!(values.len(), rows * inputs, "values are not rows of the matrix's inputs");
         assert_eq!(matrix.len(), inputs * outputs, "the matrix has another size");
-        let (pieces, width) = if rows <= FEW {
+        let (pieces, width) = if rows <= FEW_ROWS {
             // As many pieces for each thread.
             let most = outputs.div_ceil(FEW_WIDTH).next_multiple_of(threads());
             let worth = (rows * matrix.len()).div_ceil(LEAST_WORK);
@@ -106,7 +105,7 @@ impl<'a, E: Element> Dense<'a, E> {
         scratch.totals.resize(rows.len() * stride, 0.0);
         // SAFETY: as the caller vouches.
         unsafe {
-            if self.rows <= FEW {
+            if self.rows <= FEW_ROWS {
                 self.add_as_it_lies::<V>(columns.clone(), stride, scratch);
             } else {
                 self.add_in_panels::<V>(rows.clone(), columns.clone(), stride, scratch);
@@ -114,9 +113,10 @@ impl<'a, E: Element> Dense<'a, E> {
         }
         for (row, totals) in rows.zip(scratch.totals.chunks(stride)) {
             // SAFETY: as the caller vouches.
-            let out = unsafe { out.part(row * self.outputs + columns.start, columns.len()) };
-            // SAFETY: as above.
-            unsafe { narrow::<V, E>(&totals[..columns.len()], out) };
+            unsafe {
+                let out = out.part(row * self.outputs + columns.start, columns.len());
+                narrow::<V, E>(&totals[..columns.len()], out);
+            }
         }
     }
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use half::f16;
 use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef, ValueType};
+use ort::value::{PrimitiveTensorElementType, TensorElementType, ValueRef};
 
 use super::super::cache::CacheDtype;
-use super::{Pool, required, set_output, values};
+use super::{Pool, last_axis, required, set_output, values};
 use crate::kernels::{BlockProduct, Element, GroupedCache, GroupedInputs, GroupedShape, SharedStart};
 
 const NAME: &str = "GroupQueryAttention";
@@ -100,10 +100,7 @@ impl Operator for GroupQueryAttention {
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         let inputs = context.inputs();
         let (heads, shared) = (context.attr::<i64>("num_heads")?, context.attr::<i64>("kv_num_heads")?);
-        let packed = match inputs.first() {
-            Some(ValueType::Tensor { shape, .. }) => shape.last().copied().filter(|width| *width > 0),
-            _ => None,
-        };
+        let packed = last_axis(&inputs, input::PACKED);
         set_output(context, packed.map(|width| width / (heads + 2 * shared) * heads))?;
         for (output, past) in [(1, input::PAST_KEY), (2, input::PAST_VALUE)] {
             if let Some(past) = inputs.get(past) {

@@ -3,9 +3,9 @@
 use half::f16;
 use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
-use ort::value::{DynTensorValueType, TensorElementType, ValueType};
+use ort::value::{DynTensorValueType, TensorElementType};
 
-use super::{Pool, required, set_output, values};
+use super::{Pool, last_axis, product_shape, required, set_output, values};
 use crate::kernels::BlockProduct;
 
 const NAME: &str = "MatMul";
@@ -48,10 +48,7 @@ impl Operator for MatMul {
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        let width = match context.inputs().get(input::MATRIX) {
-            Some(ValueType::Tensor { shape, .. }) => shape.last().copied().filter(|width| *width > 0),
-            _ => None,
-        };
+        let width = last_axis(&context.inputs(), input::MATRIX);
         set_output(context, width)
     }
 }
@@ -66,12 +63,7 @@ impl Kernel for MatMulKernel {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
         let (left, matrix) = (required(context, NAME, input::VALUES)?, required(context, NAME, input::MATRIX)?);
         let (shape, left) = left.try_extract_tensor::<f16>()?;
-        let (inputs, outputs) = self.size;
-        let mut shape = shape.to_vec();
-        match shape.last_mut() {
-            Some(width) if *width == inputs as i64 => *width = outputs as i64,
-            _ => return Err(refused(&format!("with a matrix of {inputs} inputs was given {shape:?}"))),
-        }
+        let shape = product_shape(NAME, shape, self.size)?;
         let mut output = context.output(0, shape)?.ok_or_else(|| refused("has no output"))?;
         let (_, output) = output.try_extract_tensor_mut::<f16>()?;
         self.product.dense(left, values(&matrix)?, self.size, output, &Pool(context))

@@ -4,7 +4,7 @@ use ort::operator::ShapeInferenceContext;
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorInput, OperatorOutput};
 use ort::value::{DynTensorValueType, TensorElementType};
 
-use super::{Pool, optional, required, set_output, values};
+use super::{Pool, optional, product_shape, required, set_output, values};
 use crate::kernels::{BlockFormat, BlockMatrix, BlockProduct, BlockTable, FormatError};
 
 const NAME: &str = "MatMulNBits";
@@ -90,15 +90,8 @@ impl Kernel for MatMulNBitsKernel {
         let matrix = BlockMatrix::new(values(&codes)?, &self.table).map_err(refused)?;
         let activations = required(context, NAME, input::ACTIVATIONS)?;
         let (shape, activations) = activations.try_extract_tensor::<f32>()?;
-        let mut shape = shape.to_vec();
         let (outputs, inputs) = self.table.size();
-        if shape.last() != Some(&(inputs as i64)) {
-            let message = format!("{NAME} of {inputs} inputs was given {shape:?}");
-            return Err(ort::Error::new(message));
-        }
-        if let Some(width) = shape.last_mut() {
-            *width = outputs as i64;
-        }
+        let shape = product_shape(NAME, shape, (inputs, outputs))?;
         let mut output = context.output(0, shape)?.ok_or_else(|| ort::Error::new(format!("{NAME} has no output")))?;
         let (_, output) = output.try_extract_tensor_mut::<f32>()?;
         self.product.run(activations, &matrix, bias, output, &Pool(context))

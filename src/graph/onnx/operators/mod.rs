@@ -101,6 +101,22 @@ fn values<'a, T: PrimitiveTensorElementType>(value: &'a ValueRef<'_>) -> ort::Re
     Ok(value.try_extract_tensor::<T>()?.1)
 }
 
+/// Size of the last axis of an input, where it is known.
+fn last_axis(inputs: &[ValueType], index: usize) -> Option<i64> {
+    match inputs.get(index) {
+        Some(ValueType::Tensor { shape, .. }) => shape.last().copied().filter(|size| *size > 0),
+        _ => None,
+    }
+}
+
+/// Shape of the product of values of this shape with a matrix of so many inputs and outputs.
+fn product_shape(operator: &str, values: &[i64], (inputs, outputs): (usize, usize)) -> ort::Result<Vec<i64>> {
+    match values {
+        [rows @ .., width] if *width == inputs as i64 => Ok([rows, &[outputs as i64]].concat()),
+        _ => Err(ort::Error::new(format!("{operator} of {inputs} inputs was given {values:?}"))),
+    }
+}
+
 /// Sets the first output's elements and shape: those of the first input, with a last axis of `width` where there is one.
 fn set_output(context: &mut ShapeInferenceContext, width: Option<i64>) -> ort::Result<()> {
     /// Names given to axes that had none.
