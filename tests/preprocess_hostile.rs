@@ -1,10 +1,16 @@
 //! Small files that ask for much memory or time.
 
+use std::path::Path;
+
 use mozjpeg::{ColorSpace, Compress};
 use vintern::preprocess::{DecodeOptions, DecodedImage, ImageError, ImageFormat, decode};
 
 fn read(bytes: &[u8]) -> Result<DecodedImage, ImageError> {
     decode(bytes, &DecodeOptions::default())
+}
+
+fn image_file(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images").join(name)).unwrap()
 }
 
 /// A gray JPEG of 16 × 16 pixels, in several scans.
@@ -103,9 +109,29 @@ fn jpeg_strips_are_no_longer_than_the_file() {
 /// A chunk that claims to hold more than the file does.
 #[test]
 fn a_webp_has_no_exif_block_beyond_its_end() {
-    let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/webp_lossy.webp")).unwrap();
+    let file = image_file("webp_lossy.webp");
     let chunks = [b"VP8X\x0A\0\0\0\x08\0\0\0\x2C\0\0\x1E\0\0", &file[12..], b"EXIF\xF0\xFF\xFF\xFF"].concat();
     let size = (chunks.len() as u32 + 4).to_le_bytes();
     let error = read(&[b"RIFF", size.as_slice(), b"WEBP", &chunks].concat()).unwrap_err();
     assert!(matches!(error, ImageError::Truncated { format: ImageFormat::WebP }), "{error}");
+}
+
+/// A frame beside its alpha channel that is smaller or larger than its animation says, or has no size of its own.
+#[test]
+fn the_frame_of_an_animation_has_the_size_it_says() {
+    let file = image_file("webp_animated.webp");
+    assert!(read(&file).is_ok());
+    let mark = file.windows(3).position(|bytes| bytes == [0x9D, 0x01, 0x2A]).unwrap();
+    let with = |at: usize, value: u8| {
+        let mut file = file.clone();
+        file[at] = value;
+        file
+    };
+    let [width, height] = [mark + 3, mark + 5];
+    let sizes = [with(width, 1), with(width, file[width] + 16), with(height, 1), with(height, file[height] + 16)];
+    let no_frames = [with(mark - 3, file[mark - 3] | 1), with(mark, 0), with(mark - 8, b'X')];
+    for file in sizes.iter().chain(&no_frames) {
+        let error = read(file).unwrap_err().to_string();
+        assert!(error.contains("the first frame of the animation is not of the size it says"), "{error}");
+    }
 }

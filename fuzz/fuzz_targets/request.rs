@@ -12,11 +12,11 @@ use vintern::prompt::IMAGE_MARK;
 use vintern::serve::RequestReader;
 use vintern::serve::api::{ApiError, ChatRequest, InspectRequest};
 use vintern::settings::ImageChoices;
-use vintern_fuzz::{check_short, reader};
+use vintern_fuzz::{check_short, let_decoders_panic, reader};
 
 static READER: LazyLock<RequestReader> = LazyLock::new(reader);
 
-fuzz_target!(|body: &[u8]| {
+fuzz_target!(init: let_decoders_panic(), |body: &[u8]| {
     let parsed = ChatRequest::parse(body).inspect(|request| check_choices(&request.images));
     match parsed.and_then(|request| READER.read(request)) {
         Ok(request) => check_request(&request),

@@ -150,8 +150,12 @@ fn caught<T>(format: ImageFormat, run: impl FnOnce() -> Result<T, ImageError>) -
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("the decoder failed without a reason");
-        Err(ImageError::Malformed { format, reason: message.trim_start_matches("libjpeg fatal error: ").to_owned() })
+            .unwrap_or("without a reason");
+        let reason = match message.strip_prefix("libjpeg fatal error: ") {
+            Some(reason) => reason.to_owned(),
+            None => format!("the decoder failed: {message}"),
+        };
+        Err(ImageError::Malformed { format, reason })
     })
 }
 
