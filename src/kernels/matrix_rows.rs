@@ -1,6 +1,6 @@
 //! Rows of a matrix that are worked on together.
 
-use super::table::SET;
+use super::table::{SET, Scales};
 use super::vector::prefetch;
 use super::{BlockMatrix, BlockTable};
 
@@ -9,7 +9,9 @@ pub(super) struct MatrixRows<'a, const LANES: usize> {
     pub(super) table: &'a BlockTable,
     /// Where the codes of each row begin.
     pub(super) codes: [&'a [u8]; LANES],
-    /// Where the codes of the rows that follow begin.
+    /// How many rows further those are that are worked on next.
+    ahead: usize,
+    /// Where the codes of those begin.
     next: *const u8,
     /// First output of the rows' sets in the table.
     pub(super) set: usize,
@@ -18,9 +20,9 @@ pub(super) struct MatrixRows<'a, const LANES: usize> {
 }
 
 impl<'a, const LANES: usize> MatrixRows<'a, LANES> {
-    /// The rows from `first` on, a multiple of the lanes.
+    /// The rows from `first` on, a multiple of the lanes; those that are worked on next are `ahead` of them.
     #[inline]
-    pub(super) fn new(matrix: &BlockMatrix<'a>, first: usize) -> Self {
+    pub(super) fn new(matrix: &BlockMatrix<'a>, first: usize, ahead: usize) -> Self {
         debug_assert!(first.is_multiple_of(LANES), "rows are those of whole sets");
         let row_bytes = matrix.row_bytes();
         let row = |lane: usize| &matrix.codes[(first + lane).min(matrix.table.outputs - 1) * row_bytes..][..row_bytes];
@@ -28,18 +30,35 @@ impl<'a, const LANES: usize> MatrixRows<'a, LANES> {
         Self {
             table: matrix.table,
             codes: std::array::from_fn(row),
-            next: matrix.codes.as_ptr().wrapping_add((first + LANES) * row_bytes),
+            ahead,
+            next: matrix.codes.as_ptr().wrapping_add((first + ahead) * row_bytes),
             set,
             first_block: set / SET * matrix.table.blocks,
         }
     }
 
-    /// Asks for a piece of what comes next: the codes of the rows that follow these are fetched front to back while `count`
+    /// Asks for a piece of what comes next: the codes of the next rows are fetched front to back while `count`
     /// bytes of these, from byte `at` on, are worked on.
     #[inline]
     pub(super) fn prefetch(&self, at: usize, count: usize) {
         for line in (0..LANES * count).step_by(64) {
             prefetch(self.next.wrapping_add(LANES * at + line));
         }
+    }
+
+    /// Asks for what belongs to a group of blocks of the next rows, from `block` on. A processor does so itself where rows
+    /// follow one another without a gap.
+    #[inline]
+    pub(super) fn prefetch_table(&self, block: usize) {
+        let place = (self.first_block + block) * SET + self.ahead * self.table.blocks;
+        match &self.table.scales {
+            Scales::Whole(scales) => {
+                let values = scales.as_ptr().wrapping_add(place);
+                prefetch(values);
+                prefetch(values.wrapping_add(2 * SET));
+            }
+            Scales::Short { codes, .. } => prefetch(codes.as_ptr().wrapping_add(place)),
+        }
+        prefetch(self.table.zero_points.as_ptr().wrapping_add(place * self.table.format.bits() / 8));
     }
 }

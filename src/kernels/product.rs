@@ -359,20 +359,20 @@ fn bias_of_strip(bias: Option<&[f32]>, first: usize) -> [f32; STRIP] {
     added
 }
 
-/// Adds the bias to the results of a strip from `first` on and writes them to `out`, `[rows, outputs]`.
+/// Adds the bias to the results of some outputs from `first` on and writes them to `out`, `[rows, outputs]`.
 ///
 /// # Safety
 /// `out` has the rows, of which there are as many as of `totals`, and nothing else touches this part of it.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub(super) unsafe fn write_totals(
-    totals: &mut [[f32; STRIP]],
-    added: &[f32; STRIP],
+pub(super) unsafe fn write_totals<const WIDTH: usize>(
+    totals: &mut [[f32; WIDTH]],
+    added: &[f32; WIDTH],
     rows: Range<usize>,
     (first, outputs): (usize, usize),
     out: *mut f32,
 ) {
-    let width = STRIP.min(outputs - first);
+    let width = WIDTH.min(outputs - first);
     for (row, totals) in rows.zip(totals) {
         totals.iter_mut().zip(added).for_each(|(total, added)| *total += added);
         // SAFETY: `out` has a place for the row, and `width` ends at its end.

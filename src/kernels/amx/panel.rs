@@ -30,7 +30,7 @@ pub(super) unsafe fn fill(matrix: &BlockMatrix<'_>, first: usize, start: usize, 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx512bf16")]
 fn fill_bits<const BITS: usize>(matrix: &BlockMatrix<'_>, first: usize, start: usize, tiles: &mut [Tile]) {
-    let weights = SixteenRows::new(matrix, first);
+    let weights = SixteenRows::new(matrix, first, LANES);
     // Tiles in 64 bytes of codes.
     let tiles_per_load = 64 * 8 / BITS / DEPTH;
     let twice = TWICE.map(|lanes| {

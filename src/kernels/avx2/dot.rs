@@ -10,17 +10,38 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::{EightRows, LANES, UNIT};
-use crate::kernels::{Activations, BlockMatrix, GROUP};
+use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
 
 /// Blocks of a group, at most.
 const BLOCKS: usize = GROUP / UNIT;
 
-/// Computes 8 outputs from `first` for some rows. `UNITS`: units of inputs in a block.
+/// Computes a strip of outputs from `first` for some rows. `UNITS`: units of inputs in a block.
 ///
 /// # Safety
 /// As [`super::strip`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn outputs<const BITS: usize, const UNITS: usize>(
+pub(super) unsafe fn strip<const BITS: usize, const UNITS: usize>(
+    activations: &Activations,
+    rows: Range<usize>,
+    matrix: &BlockMatrix<'_>,
+    first: usize,
+    added: &[f32; STRIP],
+    out: *mut f32,
+) {
+    let (added, _) = added.as_chunks::<LANES>();
+    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
+    for (first, added) in firsts.zip(added) {
+        // SAFETY: as the caller vouches.
+        unsafe { outputs::<BITS, UNITS>(activations, rows.clone(), matrix, first, added, out) };
+    }
+}
+
+/// As [`strip`] for 8 outputs.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn outputs<const BITS: usize, const UNITS: usize>(
     activations: &Activations,
     mut rows: Range<usize>,
     matrix: &BlockMatrix<'_>,
@@ -54,7 +75,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
 ) -> usize {
     let blocks_per_group = BLOCKS / UNITS;
     let group_bytes = GROUP * BITS / 8;
-    let weights = EightRows::new(matrix, first);
+    let weights = EightRows::new(matrix, first, LANES);
     let mut totals = [_mm256_setzero_ps(); ROWS];
     let mut padded = [[0; GROUP]; LANES];
     for group in 0..activations.groups {

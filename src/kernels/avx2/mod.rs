@@ -1,12 +1,13 @@
 //! Kernels for processors with AVX2, which have no instruction that adds up four products of bytes.
 //!
 //! Codes are taken as unsigned numbers of 4 bits (those of 8 bits as two such numbers) and activations as signed bytes: the
-//! products of a few dozen inputs then fit 16 bits, and are widened only once for all of them. [`dot`] serves few rows,
-//! [`gemm`] many, as in the kernels for AVX-512; the integers and the order in which scales are applied are the same, and so
-//! are the results.
+//! products of a few dozen inputs then fit 16 bits, and are widened only once for all of them. [`dot`] serves up to four rows, of
+//! which it adds up along the inputs; [`panel`] serves more: it rearranges codes so that a register holds those of eight outputs.
+//! The integers and the order in which scales are applied are the same, and those of the kernels for AVX-512, and so are the
+//! results.
 
 mod dot;
-mod gemm;
+mod panel;
 mod quantise;
 mod vector;
 
@@ -24,7 +25,7 @@ use super::element::Element;
 use super::matrix_rows::MatrixRows;
 use super::product::Shared;
 use super::table::{LEFT_OUT, SET, Scales};
-use super::{Activations, BlockMatrix, FEW_ROWS, GROUP, STRIP};
+use super::{Activations, BlockMatrix, GROUP, STRIP};
 
 pub(super) use quantise::quantise;
 
@@ -34,6 +35,9 @@ const LANES: usize = 8;
 /// Inputs whose products are added up in 16 bits: the smallest block.
 const UNIT: usize = 32;
 
+/// Fewest rows that are worth a panel.
+const PANEL_ROWS: usize = 5;
+
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -41,7 +45,7 @@ pub(super) fn available() -> bool {
 
 /// Memory of one thread.
 #[derive(Default)]
-pub(super) struct Scratch(gemm::Scratch);
+pub(super) struct Scratch(panel::Scratch);
 
 /// Computes [`STRIP`] outputs from `first` for some rows; `added` is the bias.
 ///
@@ -59,28 +63,22 @@ pub(super) unsafe fn strip(
     scratch: &mut Scratch,
 ) {
     let form = (matrix.table.format.bits(), matrix.table.format.block_size() / UNIT);
-    if activations.rows > FEW_ROWS {
-        // SAFETY: as the caller vouches.
-        return unsafe {
-            match form {
-                (4, 1) => gemm::strip::<4, 1>(activations, rows, matrix, first, added, out, &mut scratch.0),
-                (4, 2) => gemm::strip::<4, 2>(activations, rows, matrix, first, added, out, &mut scratch.0),
-                (4, _) => gemm::strip::<4, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
-                _ => gemm::strip::<8, 4>(activations, rows, matrix, first, added, out, &mut scratch.0),
-            }
-        };
-    }
-    let (added, _) = added.as_chunks::<LANES>();
-    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
-    for (first, added) in firsts.zip(added) {
-        // SAFETY: as the caller vouches.
-        unsafe {
-            match form {
-                (4, 1) => dot::outputs::<4, 1>(activations, rows.clone(), matrix, first, added, out),
-                (4, 2) => dot::outputs::<4, 2>(activations, rows.clone(), matrix, first, added, out),
-                (4, _) => dot::outputs::<4, 4>(activations, rows.clone(), matrix, first, added, out),
-                _ => dot::outputs::<8, 4>(activations, rows.clone(), matrix, first, added, out),
-            }
+    // SAFETY: as the caller vouches.
+    unsafe {
+        if rows.len() >= PANEL_ROWS {
+            let scratch = &mut scratch.0;
+            return match form {
+                (4, 1) => panel::strip::<4, 1>(activations, rows, matrix, first, added, out, scratch),
+                (4, 2) => panel::strip::<4, 2>(activations, rows, matrix, first, added, out, scratch),
+                (4, _) => panel::strip::<4, 4>(activations, rows, matrix, first, added, out, scratch),
+                _ => panel::strip::<8, 4>(activations, rows, matrix, first, added, out, scratch),
+            };
+        }
+        match form {
+            (4, 1) => dot::strip::<4, 1>(activations, rows, matrix, first, added, out),
+            (4, 2) => dot::strip::<4, 2>(activations, rows, matrix, first, added, out),
+            (4, _) => dot::strip::<4, 4>(activations, rows, matrix, first, added, out),
+            _ => dot::strip::<8, 4>(activations, rows, matrix, first, added, out),
         }
     }
 }

@@ -50,7 +50,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
 ) -> usize {
     let blocks_per_group = LANES / BLOCK_LANES;
     let group_bytes = GROUP * BITS / 8;
-    let weights = SixteenRows::new(matrix, first);
+    let weights = SixteenRows::new(matrix, first, LANES);
     let mut totals = [_mm512_setzero_ps(); ROWS];
     for group in 0..activations.groups {
         let at = group * group_bytes;

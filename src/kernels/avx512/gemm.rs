@@ -96,7 +96,7 @@ impl Scratch {
         let blocks_per_group = LANES / BLOCK_LANES;
         let (low, middle) = (_mm512_set1_epi8(15), _mm512_set1_epi8(-128));
         for across in 0..ACROSS {
-            let weights = SixteenRows::new(matrix, first + across * LANES);
+            let weights = SixteenRows::new(matrix, first + across * LANES, LANES);
             for (index, group) in groups.clone().enumerate() {
                 let at = group * GROUP * BITS / 8;
                 let mut front = std::array::from_fn(|lane| weights.codes(lane, at));
