@@ -359,6 +359,18 @@ fn bias_of_strip(bias: Option<&[f32]>, first: usize) -> [f32; STRIP] {
     added
 }
 
+/// A strip of outputs from `first` on by `WIDTH` of them: where each part begins, and its bias. No part begins past the outputs.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) fn parts_of_strip<const WIDTH: usize>(
+    first: usize,
+    outputs: usize,
+    added: &[f32; STRIP],
+) -> impl Iterator<Item = (usize, &[f32; WIDTH])> {
+    let (added, _) = added.as_chunks::<WIDTH>();
+    (first..outputs.min(first + STRIP)).step_by(WIDTH).zip(added)
+}
+
 /// Adds the bias to the results of some outputs from `first` on and writes them to `out`, `[rows, outputs]`.
 ///
 /// # Safety

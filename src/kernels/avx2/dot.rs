@@ -9,11 +9,9 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::{EightRows, LANES, UNIT};
+use super::{BLOCKS, EightRows, LANES};
+use crate::kernels::product::parts_of_strip;
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
-
-/// Blocks of a group, at most.
-const BLOCKS: usize = GROUP / UNIT;
 
 /// Computes a strip of outputs from `first` for some rows. `UNITS`: units of inputs in a block.
 ///
@@ -28,9 +26,7 @@ pub(super) unsafe fn strip<const BITS: usize, const UNITS: usize>(
     added: &[f32; STRIP],
     out: *mut f32,
 ) {
-    let (added, _) = added.as_chunks::<LANES>();
-    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
-    for (first, added) in firsts.zip(added) {
+    for (first, added) in parts_of_strip(first, matrix.table.outputs, added) {
         // SAFETY: as the caller vouches.
         unsafe { outputs::<BITS, UNITS>(activations, rows.clone(), matrix, first, added, out) };
     }

@@ -35,6 +35,9 @@ const LANES: usize = 8;
 /// Inputs whose products are added up in 16 bits: the smallest block.
 const UNIT: usize = 32;
 
+/// Units of a group, which is the most blocks it has.
+const BLOCKS: usize = GROUP / UNIT;
+
 /// Fewest rows that are worth a panel.
 const PANEL_ROWS: usize = 5;
 

@@ -8,12 +8,9 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::{EightRows, LANES, PaddedGroups, UNIT, transpose};
-use crate::kernels::product::write_totals;
+use super::{BLOCKS, EightRows, LANES, PaddedGroups, UNIT, transpose};
+use crate::kernels::product::{parts_of_strip, write_totals};
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
-
-/// Units of a group, which is the most blocks it has.
-const UNITS_OF_GROUP: usize = GROUP / UNIT;
 
 /// Registers side by side.
 const TOGETHER: usize = 2;
@@ -30,11 +27,11 @@ const QUADS: usize = UNIT / 4;
 /// A group's codes of [`WIDTH`] outputs and what belongs to their blocks.
 struct Panel {
     /// Codes of 4 bits as unsigned bytes, `[units, BITS / 4, QUADS]`, lower halves of 8 bits before upper.
-    codes: [[__m256i; TOGETHER]; 2 * UNITS_OF_GROUP * QUADS],
+    codes: [[__m256i; TOGETHER]; 2 * BLOCKS * QUADS],
     /// Scales of the blocks.
-    scales: [[__m256; TOGETHER]; UNITS_OF_GROUP],
+    scales: [[__m256; TOGETHER]; BLOCKS],
     /// Their zero points, 32 bits each.
-    zeros: [[__m256i; TOGETHER]; UNITS_OF_GROUP],
+    zeros: [[__m256i; TOGETHER]; BLOCKS],
 }
 
 /// Memory of one thread.
@@ -60,9 +57,7 @@ pub(super) unsafe fn strip<const BITS: usize, const UNITS: usize>(
     Scratch { panel, totals }: &mut Scratch,
 ) {
     let panel = panel.get_or_insert_with(|| Panel::empty());
-    let (added, _) = added.as_chunks::<WIDTH>();
-    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(WIDTH);
-    for (first, added) in firsts.zip(added) {
+    for (first, added) in parts_of_strip(first, matrix.table.outputs, added) {
         let weights: [_; TOGETHER] = std::array::from_fn(|index| EightRows::new(matrix, first + index * LANES, WIDTH));
         let mut padded = [[0; GROUP]; LANES];
         totals.clear();
@@ -83,9 +78,9 @@ impl Panel {
     #[target_feature(enable = "avx2,fma")]
     fn empty() -> Self {
         Self {
-            codes: [[_mm256_setzero_si256(); TOGETHER]; 2 * UNITS_OF_GROUP * QUADS],
-            scales: [[_mm256_setzero_ps(); TOGETHER]; UNITS_OF_GROUP],
-            zeros: [[_mm256_setzero_si256(); TOGETHER]; UNITS_OF_GROUP],
+            codes: [[_mm256_setzero_si256(); TOGETHER]; 2 * BLOCKS * QUADS],
+            scales: [[_mm256_setzero_ps(); TOGETHER]; BLOCKS],
+            zeros: [[_mm256_setzero_si256(); TOGETHER]; BLOCKS],
         }
     }
 
@@ -99,7 +94,7 @@ impl Panel {
         padded: &mut PaddedGroups,
     ) {
         let low = _mm256_set1_epi8(15);
-        let (at, blocks) = (group * GROUP * BITS / 8, UNITS_OF_GROUP / UNITS);
+        let (at, blocks) = (group * GROUP * BITS / 8, BLOCKS / UNITS);
         for weights in weights {
             weights.prefetch(at, GROUP * BITS / 8);
             weights.prefetch_table(group * blocks);
@@ -166,7 +161,7 @@ impl Panel {
         place: usize,
         totals: &mut [[f32; WIDTH]],
     ) {
-        let blocks = UNITS_OF_GROUP / UNITS;
+        let blocks = BLOCKS / UNITS;
         let mut parts = [[_mm256_setzero_ps(); TOGETHER]; COUNT];
         // SAFETY: codes, sums and scales are there for every group of every row.
         unsafe {

@@ -24,7 +24,7 @@ use super::chunk::{self, Lines};
 use super::dense::{self, Dense};
 use super::element::Element;
 use super::matrix_rows::MatrixRows;
-use super::product::Shared;
+use super::product::{Shared, parts_of_strip};
 use super::table::{LEFT_OUT, SET, Scales};
 use super::vector::prefetch;
 use super::{Activations, BlockMatrix, FEW_ROWS, STRIP};
@@ -79,9 +79,7 @@ pub(super) unsafe fn strip(
             }
         };
     }
-    let (added, _) = added.as_chunks::<LANES>();
-    let firsts = (first..matrix.table.outputs.min(first + STRIP)).step_by(LANES);
-    for (first, added) in firsts.zip(added) {
+    for (first, added) in parts_of_strip(first, matrix.table.outputs, added) {
         // SAFETY: as the caller vouches.
         unsafe {
             match (matrix.table.format.bits(), lanes_per_block) {
