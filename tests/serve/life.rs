@@ -11,6 +11,9 @@ use crate::support::{Server, about_receipt, content};
 
 const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
 
+/// Nothing is cut off at the end, however slow the machine is.
+pub const GRACE: &[&str] = &["-v", "--grace", "600"];
+
 /// Sends a request and leaves the connection open.
 pub fn open(server: &Server, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address.trim_start_matches("http://")).unwrap();
@@ -23,7 +26,7 @@ pub fn open(server: &Server, body: &str) -> TcpStream {
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(30), "{what} did not come");
+        assert!(started.elapsed() < Duration::from_secs(120), "{what} did not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -90,7 +93,7 @@ fn half_a_request_disturbs_nobody() {
 /// What was accepted is answered; what comes later is not.
 #[test]
 fn the_end_waits_for_what_runs() {
-    let mut server = Server::bundled(&[]);
+    let mut server = Server::bundled(GRACE);
     let expected = content(&server.ask(&about_receipt(READ))).to_owned();
     let mut request = about_receipt(READ);
     request["stop"] = json!(["never said"]);
@@ -114,6 +117,6 @@ fn the_end_waits_for_what_runs() {
             assert!(text.is_empty() || text.starts_with("HTTP/1.1 503"), "{text}");
         }
     }
-    assert!(answered > 0);
     assert_eq!(server.wait(), Some(0));
+    assert!(answered > 0, "{}", server.told);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::life::wait_for;
+use crate::life::{GRACE, wait_for};
 use crate::support::{Server, agent};
 
 /// Kinds of small requests.
@@ -95,7 +95,7 @@ fn exchange(stream: &mut TcpStream, body: &str) -> Option<String> {
 /// The server ends while 16 clients ask without pause: every answer that it made was received whole, and was right.
 #[test]
 fn the_end_under_load_loses_no_answer() {
-    let mut server = Server::bundled(&["-v"]);
+    let mut server = Server::bundled(GRACE);
     let expected = expected(&server);
     let (answered, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
     let address = server.address.trim_start_matches("http://").to_owned();
