@@ -347,7 +347,9 @@ impl Engine {
     /// Makes row `to` hold the first `positions` of row `from`, copying only what differs.
     fn copy_start(&mut self, from: usize, to: usize, positions: usize) -> Result<(), ModelError> {
         let differing = self.contents.copy(from, to, positions);
-        self.decoder.copy(from, to, differing)
+        let start = differing.start;
+        // What was not copied is not there.
+        self.decoder.copy(from, to, differing).inspect_err(|_| self.contents.truncate(to, start))
     }
 
     /// Tells settled text, and the end of a group that does not go on.

@@ -318,6 +318,7 @@ impl Engine {
     fn start(&mut self, preparing: Preparing, advance: Advance, on_event: &mut dyn FnMut(Event)) {
         let started = Instant::now();
         let Preparing { mut group, row: prompt_row, .. } = preparing;
+        group.timings.first_token = group.submitted.elapsed();
         let Advance::Continue(next) = advance else { return self.finish(group, on_event) };
         let wanted = if group.keeps_rows { group.max_rows } else { next.len() };
         let rows = self.live..self.live + wanted;

@@ -213,6 +213,8 @@ pub struct Timings {
     pub prefill: Duration,
     /// All decode steps with their search.
     pub decode: Duration,
+    /// From when the engine took the request on until the first token was chosen.
+    pub first_token: Duration,
     /// Everything, from decoding the images on.
     pub total: Duration,
     /// Each decode step: the decoder call, the search and the cache copies it asked for.

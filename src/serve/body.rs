@@ -51,6 +51,11 @@ impl BodyMemory {
 }
 
 impl RequestBody {
+    /// Whether it is read in no time.
+    pub(super) fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL
+    }
+
     /// The bytes, and their share of the memory.
     pub(super) fn into_parts(self) -> (Vec<u8>, BodyShare) {
         (self.bytes, BodyShare(self.share))

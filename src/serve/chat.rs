@@ -17,9 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Shared;
 use super::api::{ApiError, ChatRequest, Reply, ReplyForm};
+use super::body::{BodyShare, RequestBody};
 use super::reader::Resolved;
 use super::worker::{Running, Update};
-use crate::engine::Completion;
+use crate::engine::{self, Completion};
 use crate::generate::FinishReason;
 
 /// Chunks that may wait for a slow reader before the server holds them back.
@@ -40,7 +41,7 @@ pub(super) async fn completions(State(shared): State<Arc<Shared>>, request: Requ
 
 async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiError> {
     shared.keys.check(request.headers())?;
-    let (body, share) = shared.read_body(request).await?.into_parts();
+    let body = shared.read_body(request).await?;
     if shared.draining.load(Ordering::SeqCst) {
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down"));
     }
@@ -49,25 +50,49 @@ async fn answer(shared: &Arc<Shared>, request: Request) -> Result<Response, ApiE
         let message = format!("{most} requests are being worked on or wait, which is all this server takes; try again");
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
     })?;
-    let deadline = Instant::now() + shared.options.timeout;
-    let server = Arc::clone(shared);
-    let Asked { mut resolved, stream, reply } = shared.decode(move || server.asked(ChatRequest::parse(&body)?)).await?;
-    // Nothing is asked of other servers for a request that is refused.
-    shared.fetch(&mut resolved.images).await?;
-    let request = if resolved.images.is_empty() {
-        shared.reader.read_images(resolved)?
-    } else {
-        let server = Arc::clone(shared);
-        shared.decode(move || server.reader.read_images(resolved)).await?
-    };
-    // The tiles are what is left of the body now.
-    drop(share);
+    let timeout = shared.options.timeout;
+    let deadline = Instant::now() + timeout;
+    let prepared = tokio::time::timeout_at(deadline, prepare(shared, body)).await;
+    let Prepared { request, stream, reply, share } = prepared.map_err(|_| out_of_time(timeout))??;
     let running = shared
         .worker
-        .submit(request, place)
+        .submit(request, place, share)
         .ok_or_else(|| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", "the engine has stopped"))?;
-    let call = Call { running, reply, deadline, timeout: shared.options.timeout };
+    let call = Call { running, reply, deadline, timeout };
     if stream { call.streamed().await } else { call.whole().await }
+}
+
+/// A request as the engine takes it, and what its response needs.
+struct Prepared {
+    request: engine::Request,
+    stream: bool,
+    reply: Reply,
+    /// The memory of the body, until the engine has taken over what was made of it.
+    share: BodyShare,
+}
+
+/// Reads a request and its images.
+async fn prepare(shared: &Arc<Shared>, body: RequestBody) -> Result<Prepared, ApiError> {
+    let (is_small, server) = (body.is_small(), Arc::clone(shared));
+    let (body, share) = body.into_parts();
+    let read = move || Ok((server.asked(ChatRequest::parse(&body)?)?, share));
+    // What is read in no time does not wait for the images of others.
+    let (asked, share) = if is_small { read()? } else { shared.decode(read).await? };
+    let Asked { mut resolved, stream, reply } = asked;
+    // Nothing is asked of other servers for a request that is refused.
+    shared.fetch(&mut resolved.images).await?;
+    let (request, share) = if resolved.images.is_empty() {
+        (shared.reader.read_images(resolved)?, share)
+    } else {
+        let server = Arc::clone(shared);
+        shared.decode(move || Ok((server.reader.read_images(resolved)?, share))).await?
+    };
+    Ok(Prepared { request, stream, reply, share })
+}
+
+fn out_of_time(timeout: Duration) -> ApiError {
+    let message = format!("the request took longer than {} s; ask for fewer tokens, tiles or beams", timeout.as_secs());
+    ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
 }
 
 /// A request as the engine can take it, but for its images.
@@ -87,7 +112,12 @@ impl Shared {
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let failed = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", "the request was not read");
-        let _permit = self.decoding.acquire().await.map_err(|_| failed())?;
+        let permit = Arc::clone(&self.decoding).acquire_owned().await.map_err(|_| failed())?;
+        let work = move || {
+            // The work's own: it goes on when whoever asked for it has left.
+            let _permit = permit;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| failed())?
     }
 
@@ -123,13 +153,7 @@ impl Call {
             Ok(None) => {
                 Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", "the engine has stopped"))
             }
-            Err(_) => {
-                let message = format!(
-                    "the request took longer than {} s; ask for fewer tokens, tiles or beams",
-                    self.timeout.as_secs()
-                );
-                Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message))
-            }
+            Err(_) => Err(out_of_time(self.timeout)),
         }
     }
 
@@ -143,29 +167,34 @@ impl Call {
         }
     }
 
-    /// Server-sent events as the answer becomes settled. What is wrong with the request is found before the first of them,
-    /// so that it has its own status.
+    /// Server-sent events as the answer becomes settled. They begin when the engine has taken the request on, long before there
+    /// is an answer; what is wrong with the request is found before, so that it has its own status.
     async fn streamed(mut self) -> Result<Response, ApiError> {
-        let first = self.next().await?;
+        self.next().await?;
         let (sender, receiver) = mpsc::channel(CHUNKS);
         tokio::spawn(async move {
             let closed = sender.clone();
             // A client that goes away ends the request at once, not at the next piece.
             tokio::select! {
                 () = closed.closed() => tracing::info!("the client went away"),
-                () = self.send_all(first, &sender) => (),
+                () = self.send_all(&sender) => (),
             }
         });
         let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
         Ok(Sse::new(ReceiverStream::new(receiver)).keep_alive(keep_alive).into_response())
     }
 
-    async fn send_all(&mut self, first: Update, sender: &Sender) {
-        let role = json!({"role": "assistant", "content": ""});
-        send(sender, &self.reply.chunk(0, &role, None)).await;
-        let mut update: Result<Update, ApiError> = Ok(first);
+    async fn send_all(&mut self, sender: &Sender) {
+        let mut begun = false;
         loop {
+            let update = self.next().await;
+            if !begun && update.is_ok() {
+                let role = json!({"role": "assistant", "content": ""});
+                send(sender, &self.reply.chunk(0, &role, None)).await;
+                begun = true;
+            }
             match update {
+                Ok(Update::Accepted) => (),
                 Ok(Update::Text(text, logprobs)) => {
                     send(sender, &self.reply.chunk(0, &json!({"content": text}), Some(&logprobs))).await;
                 }
@@ -179,7 +208,6 @@ impl Call {
                     return send(sender, &error.body()).await;
                 }
             }
-            update = self.next().await;
         }
     }
 

@@ -25,13 +25,17 @@ const LARGEST: u32 = 224;
 /// When the request or its image cannot be used.
 pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request) -> Result<Json<Value>, ApiError> {
     shared.keys.check(request.headers())?;
-    let (body, _share) = shared.read_body(request).await?.into_parts();
+    let (body, share) = shared.read_body(request).await?.into_parts();
     let server = Arc::clone(&shared);
-    let resolve = move || server.reader.resolve_tiles(InspectRequest::parse(&body)?);
-    let (mut image, options) = shared.decode(resolve).await?;
+    let resolve = move || Ok((server.reader.resolve_tiles(InspectRequest::parse(&body)?)?, share));
+    let ((mut image, options), share) = shared.decode(resolve).await?;
     shared.fetch(std::slice::from_mut(&mut image)).await?;
     let server = Arc::clone(&shared);
-    shared.decode(move || server.inspected(&image, &options)).await.map(Json)
+    let inspected = move || {
+        let _share = share;
+        server.inspected(&image, &options)
+    };
+    shared.decode(inspected).await.map(Json)
 }
 
 impl Shared {

@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use crate::engine::Completion;
+use crate::generate::FinishReason;
 
 /// Everything the server counts.
 pub(super) struct Metrics {
@@ -91,8 +92,11 @@ impl Metrics {
         })
     }
 
-    /// Counts a finished request.
+    /// Counts a finished request; one that was given up is none.
     pub(super) fn finished(&self, completion: &Completion) {
+        if completion.answers.iter().any(|answer| answer.finish == FinishReason::Cancelled) {
+            return;
+        }
         let (usage, timings) = (completion.usage, &completion.timings);
         for (counter, count) in [
             (&self.tiles, usage.tiles),
@@ -102,8 +106,7 @@ impl Metrics {
         ] {
             counter.inc_by(count as u64);
         }
-        let first = timings.total.saturating_sub(timings.decode).saturating_sub(timings.decode_image);
-        self.first_token.observe(first.as_secs_f64());
+        self.first_token.observe(timings.first_token.as_secs_f64());
         timings.steps.iter().map(Duration::as_secs_f64).for_each(|step| self.inter_token.observe(step));
         self.duration.observe(timings.total.as_secs_f64());
     }

@@ -72,6 +72,9 @@ pub struct ServeOptions {
     pub grace: Duration,
 }
 
+/// Time for which the server says at least that it is shutting down, before it takes in no more connections.
+const NOTICE: Duration = Duration::from_secs(1);
+
 /// What all handlers share.
 struct Shared {
     options: ServeOptions,
@@ -84,7 +87,7 @@ struct Shared {
     fetcher: Option<Fetcher>,
     bodies: BodyMemory,
     /// Images are decoded a few at a time: each may take much memory.
-    decoding: tokio::sync::Semaphore,
+    decoding: Arc<tokio::sync::Semaphore>,
     draining: AtomicBool,
 }
 
@@ -146,7 +149,7 @@ pub fn serve(
         worker,
         fetcher,
         bodies: BodyMemory::new(options.max_body),
-        decoding: tokio::sync::Semaphore::new(2),
+        decoding: Arc::new(tokio::sync::Semaphore::new(2)),
         draining: AtomicBool::new(false),
         options,
     });
@@ -171,6 +174,11 @@ async fn listen(shared: &Arc<Shared>, stop: &Arc<Notify>, on_ready: impl FnOnce(
         draining.draining.store(true, Ordering::SeqCst);
         tracing::info!("no more requests are taken on");
         begun.notify_one();
+        // Whoever asks meanwhile is told so: a gateway finds out before nobody answers any more.
+        tokio::time::sleep(NOTICE).await;
+        while draining.metrics.in_progress.get() > 0 {
+            tokio::time::sleep(NOTICE / 20).await;
+        }
     };
     let router = routes::router(Arc::clone(shared));
     let server = listen::serve(listener, router, shared.options.client_timeout, stopped);

@@ -1,10 +1,14 @@
 //! From requests as they are written to what the engine takes.
 
-use super::api::{ApiError, ChatRequest, ImageFile, ImageSource, InspectRequest, on_one_line, shortened};
+use super::api::{ApiError, ChatRequest, Conversation, ImageFile, ImageSource, InspectRequest, on_one_line, shortened};
 use super::tile_cache::TileCache;
 use crate::engine::{self, TiledImage};
 use crate::package::Manifest;
 use crate::settings::{ImageChoices, ImageOptions, PresetValues, Presets};
+
+/// Bytes of text for each token of the longest prompt, at most: texts are several times shorter, long runs of one character
+/// aside. What is longer is not even counted in tokens, which takes time and memory.
+const MOST_BYTES_A_TOKEN: usize = 32;
 
 /// Makes requests for the engine; knows its limits, not the engine itself.
 pub struct RequestReader {
@@ -84,6 +88,7 @@ impl RequestReader {
     /// 400 with the field that is out of its range, or in conflict with another.
     pub(super) fn resolve(&self, request: ChatRequest) -> Result<Resolved, ApiError> {
         let conversation = request.conversation;
+        self.check_text(&conversation)?;
         let presets = self.presets.choose(request.preset.as_deref())?;
         let preset = presets.of_call(!conversation.images.is_empty());
         let options = self.image_options(&request.images, preset)?;
@@ -98,6 +103,22 @@ impl RequestReader {
             logprobs: request.logprobs,
         };
         Ok(Resolved { request, images: conversation.images, options })
+    }
+
+    fn check_text(&self, conversation: &Conversation) -> Result<(), ApiError> {
+        let Conversation { system, history, question, .. } = conversation;
+        let answers = history.iter().filter_map(|turn| turn.answer.as_ref());
+        let questions = history.iter().map(|turn| &turn.question);
+        let bytes: usize = questions.chain(answers).chain(system).chain([question]).map(String::len).sum();
+        let (max_length, most) = (self.limits.max_length, self.limits.max_length * MOST_BYTES_A_TOKEN);
+        if bytes <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "the messages are {bytes} bytes of text, and a prompt of {max_length} tokens, the model's longest, is {most} \
+             at most; send shorter ones"
+        );
+        Err(ApiError { code: "context_length_exceeded", ..ApiError::field("messages", message) })
     }
 
     /// The request with its images.

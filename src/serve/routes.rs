@@ -35,7 +35,8 @@ pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 10] {
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     routes()
         .into_iter()
-        .fold(Router::new(), |router, (path, handler)| router.route(path, handler))
+        // Names of models may have slashes, for which OpenAPI has no word.
+        .fold(Router::new(), |router, (path, handler)| router.route(&path.replace("{model}", "{*model}"), handler))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(no_sniffing))

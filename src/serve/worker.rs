@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use super::body::BodyShare;
 use super::metrics::Metrics;
 use crate::engine::{Completion, Engine, EngineError, Event, Request, RequestId, Stage};
 use crate::generate::TokenLogprob;
@@ -14,6 +15,8 @@ use crate::graph::Interrupt;
 /// What is told of a request.
 #[derive(Debug)]
 pub(super) enum Update {
+    /// The engine has taken it on.
+    Accepted,
     /// More of the answer is settled, and the log-probabilities that go with it.
     Text(String, Vec<TokenLogprob>),
     /// It is done.
@@ -29,6 +32,8 @@ struct Job {
     updates: UnboundedSender<Update>,
     /// Its place among those the server has taken on.
     place: Place,
+    /// The memory of the body it was made of.
+    _share: BodyShare,
 }
 
 /// Hands requests to the engine's thread.
@@ -100,10 +105,10 @@ impl Worker {
     }
 
     /// Hands a request over; `None` when the engine's thread is gone.
-    pub(super) fn submit(&self, request: Request, place: Place) -> Option<Running> {
+    pub(super) fn submit(&self, request: Request, place: Place, share: BodyShare) -> Option<Running> {
         let (sender, updates) = mpsc::unbounded_channel();
         let interrupt = Interrupt::new();
-        let job = Job { request, interrupt: interrupt.clone(), updates: sender, place };
+        let job = Job { request, interrupt: interrupt.clone(), updates: sender, place, _share: share };
         self.jobs.send(job).ok().map(|()| Running { updates, interrupt })
     }
 }
@@ -151,6 +156,7 @@ impl Loop {
     fn accept(&mut self, job: Job) {
         match self.engine.submit(job.request, &job.interrupt) {
             Ok(id) => {
+                let _ = job.updates.send(Update::Accepted);
                 let followed = Followed { updates: job.updates, _place: job.place };
                 self.running.insert(id, followed);
             }

@@ -26,7 +26,7 @@ pub fn open(server: &Server, body: &str) -> TcpStream {
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(120), "{what} did not come");
+        assert!(started.elapsed() < Duration::from_mins(2), "{what} did not come");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -87,6 +87,55 @@ fn half_a_request_disturbs_nobody() {
     half.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n{\"mess").unwrap();
     server.ask(&json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}));
     server.terminate();
+    assert_eq!(server.wait(), Some(0));
+}
+
+/// A stream begins when its request is taken on, not when there is something to tell: a gateway waits for no answer.
+#[test]
+fn a_stream_begins_before_its_answer() {
+    let server = Server::bundled(&[]);
+    let mut long = about_receipt(READ);
+    long["num_beams"] = json!(16);
+    long["min_tokens"] = json!(4000);
+    long["max_tokens"] = json!(4000);
+    let running = open(&server, &long.to_string());
+    wait_for("the first", || server.metric("vintern_requests_in_progress") == 1);
+    let question = json!({"messages": [{"role": "user", "content": "?"}], "num_beams": 1, "stream": true});
+    let mut waiting = open(&server, &question.to_string());
+    let mut head = [0; 15];
+    waiting.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    assert_eq!(server.metric("vintern_requests_in_progress"), 2);
+    drop(running);
+    let mut rest = String::new();
+    waiting.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+    while !rest.contains("[DONE]") {
+        let mut piece = [0; 4096];
+        let read = waiting.read(&mut piece).unwrap();
+        assert!(read > 0, "{rest}");
+        rest += &String::from_utf8_lossy(&piece[..read]);
+    }
+}
+
+/// As long as something runs, whoever asks is told that the server is shutting down.
+#[test]
+fn it_is_told_that_the_end_is_near() {
+    let mut server = Server::bundled(GRACE);
+    let mut long = about_receipt(READ);
+    long["num_beams"] = json!(8);
+    long["min_tokens"] = json!(4000);
+    long["max_tokens"] = json!(4000);
+    let mut running = open(&server, &long.to_string());
+    wait_for("the request", || server.metric("vintern_requests_in_progress") == 1);
+    assert_eq!(server.get("/health/ready").0, 200);
+    server.terminate();
+    wait_for("the notice", || server.get("/health/ready").0 == 503);
+    let (status, error) = server.refused(&about_receipt(READ));
+    assert_eq!((status, &error["code"]), (503, &json!("shutting_down")));
+    assert_eq!(server.get("/health").0, 200);
+    let mut answer = String::new();
+    running.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.wait(), Some(0));
 }
 

@@ -85,6 +85,9 @@ fn many_messages_are_a_prompt_that_is_too_long() {
     assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
     let (status, error) = server.refused(&json!({"messages": messages[..10_000]}));
     assert_eq!((status, &error["param"]), (400, &json!("messages")), "{error}");
+    // Counting the tokens of this would take a while.
+    let (status, error) = server.refused(&json!({"messages": [{"role": "user", "content": "a".repeat(20 << 20)}]}));
+    assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
 }
 
 #[test]

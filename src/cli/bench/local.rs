@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::report::Report;
+use super::report::{Load, Report};
 use super::workload::{Measured, Runner, Workload};
 use super::{TILES, expanded, round_label};
 use crate::cli::args::BenchArgs;
@@ -11,6 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::{milliseconds, print_json};
 use crate::cli::progress::Progress;
 use crate::cli::session::load_engine;
+use crate::cli::system;
 use crate::engine::EngineConfig;
 use crate::package::Package;
 use crate::settings::check_rows;
@@ -29,7 +30,7 @@ pub(super) fn run(folder: &Path, args: &BenchArgs) -> Result<(), CliError> {
     let started = Instant::now();
     let package = Package::open(folder)?;
     let engine = load_engine(&package, &args.runtime, &args.runtime.providers()?, &progress)?;
-    let load = milliseconds(started.elapsed());
+    let load = Load { milliseconds: milliseconds(started.elapsed()), peak_memory: system::peak_resident() };
     let mut runner = Runner::new(engine, args, args.tiles.unwrap_or(TILES));
     let mut measured: Vec<Vec<Measured>> = workloads.iter().map(|_| Vec::new()).collect();
     // In turn, so that a disturbance meets all of them; the first round warms up.

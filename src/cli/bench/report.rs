@@ -24,12 +24,23 @@ pub(super) struct Report {
     library: String,
     placement: GraphPlacements,
     load: f64,
+    /// Most memory the process had resident until the model was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_peak_memory_bytes: Option<u64>,
     new_tokens: u32,
     repeats: u32,
     workloads: Vec<WorkloadReport>,
     /// Median step of the `beams` workload over that of `greedy`, where both were measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     beam_step_ratio: Option<f64>,
+}
+
+/// What loading took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub milliseconds: f64,
+    /// Most memory the process had resident, bytes, where the system tells.
+    pub peak_memory: Option<u64>,
 }
 
 /// What the graphs compute in.
@@ -102,7 +113,7 @@ impl WorkloadReport {
             projector: stage(|timings| timings.projector),
             prefill,
             prefill_tokens_per_second: (usage.prompt_tokens - usage.cached_tokens) as f64 / (prefill.median / 1e3),
-            first_token: stage(|timings| timings.total.saturating_sub(timings.decode)),
+            first_token: stage(|timings| timings.decode_image + timings.first_token),
             decode_step,
             steps_per_second,
             tokens_per_second: steps_per_second * groups as f64,
@@ -139,10 +150,15 @@ impl WorkloadReport {
             "  prefill {:.0} tokens/s, {:.2} steps/s, {:.2} tokens/s",
             self.prefill_tokens_per_second, self.steps_per_second, self.tokens_per_second
         )?;
-        match self.peak_memory_bytes {
-            Some(peak) => writeln!(out, ", peak memory {}", system::bytes_text(peak)),
-            None => writeln!(out),
-        }
+        end_with_memory(out, self.peak_memory_bytes)
+    }
+}
+
+/// Ends a line with the most memory that was resident, where the system tells.
+fn end_with_memory(out: &mut impl Write, peak: Option<u64>) -> std::io::Result<()> {
+    match peak {
+        Some(peak) => writeln!(out, ", peak memory {}", system::bytes_text(peak)),
+        None => writeln!(out),
     }
 }
 
@@ -151,7 +167,7 @@ impl Report {
     pub(super) fn new<'a>(
         package: &Path,
         args: &BenchArgs,
-        load: f64,
+        load: Load,
         engine: &Engine,
         measured: impl Iterator<Item = (&'a Workload, &'a Vec<Measured>)>,
     ) -> Result<Self, CliError> {
@@ -181,7 +197,8 @@ impl Report {
             },
             library: format!("ONNX Runtime {}", library.version()),
             placement: GraphPlacements { vision_encoder, projector, decoder },
-            load,
+            load: load.milliseconds,
+            load_peak_memory_bytes: load.peak_memory,
             new_tokens: args.new_tokens,
             repeats: args.repeats,
             beam_step_ratio: step(Workload::Beams).zip(step(Workload::Greedy)).map(|(beams, greedy)| beams / greedy),
@@ -201,7 +218,8 @@ impl Report {
         writeln!(out, "processor  {}, {threads} threads", processor.as_deref().unwrap_or("unknown"))?;
         writeln!(out, "library    {}", self.library)?;
         writeln!(out, "decoder    {}", self.placement.decoder)?;
-        writeln!(out, "load       {:.1} s", self.load / 1e3)?;
+        write!(out, "load       {:.1} s", self.load / 1e3)?;
+        end_with_memory(out, self.load_peak_memory_bytes)?;
         writeln!(
             out,
             "rounds     {}, after one that is not counted; {} new tokens a call",

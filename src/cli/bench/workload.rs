@@ -18,6 +18,9 @@ pub(super) const QUESTION: &str = "Mô tả hình ảnh một cách chi tiết."
 pub(super) const SECOND_QUESTION: &str = "Tổng cộng là bao nhiêu?";
 pub(super) const TEXT_QUESTION: &str = "Thủ đô của Việt Nam là thành phố nào? Hãy kể ba điều về thành phố ấy.";
 
+/// Repetition penalty of beam search, the model card's; what is greedy has none.
+const BEAMS_PENALTY: f32 = 3.5;
+
 /// Most requests that run side by side.
 const MAX_PARALLEL: usize = 16;
 
@@ -26,7 +29,7 @@ const MAX_PARALLEL: usize = 16;
 pub(super) enum Workload {
     /// One question about an image, greedy search.
     Greedy,
-    /// The same with beam search and the model card's repetition penalty.
+    /// The same with beam search and [`BEAMS_PENALTY`].
     Beams,
     /// The second question of a conversation about one image: what the first one left in the caches is used.
     SecondQuestion,
@@ -179,6 +182,7 @@ impl<'a> Runner<'a> {
     /// A request whose answer has exactly the length asked for, and `more` tokens.
     fn request(&self, question: &str, images: Vec<TiledImage>, strategy: Strategy, more: usize) -> Request {
         let new_tokens = self.args.new_tokens as usize + more;
+        let repetition_penalty = if matches!(strategy, Strategy::Greedy) { 1.0 } else { BEAMS_PENALTY };
         Request {
             question: question.to_owned(),
             images,
@@ -188,7 +192,7 @@ impl<'a> Runner<'a> {
             settings: GenerationSettings {
                 max_new_tokens: new_tokens,
                 min_new_tokens: new_tokens,
-                repetition_penalty: 3.5,
+                repetition_penalty,
                 no_repeat_ngram_size: 0,
                 num_return_sequences: 1,
                 strategy,

@@ -177,15 +177,16 @@ impl OnnxGraph {
         // An error would mean that the run cannot be stopped; it then ends by itself.
         let stop = Box::new(move || drop(stopped.terminate()));
         let result = interrupt.guard(stop, || run(&mut self.session, &self.options));
-        let message = match result {
-            Ok(result) => return Ok(result),
-            Err(error) => error.message().to_owned(),
-        };
-        if interrupt.is_raised() {
+        let interrupted = interrupt.is_raised();
+        if interrupted {
+            // The run may have ended by itself all the same: what came too late to stop it would stop the next one.
             self.options.unterminate().map_err(|error| run_error(&self.name, error.message()))?;
-            return Err(GraphError::Interrupted);
         }
-        Err(run_error(&self.name, &message))
+        result.map_err(
+            |error| {
+                if interrupted { GraphError::Interrupted } else { run_error(&self.name, error.message()) }
+            },
+        )
     }
 }
 

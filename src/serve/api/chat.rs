@@ -183,7 +183,8 @@ fn num_beams(fields: &mut Fields, answers: Option<usize>) -> Result<Option<usize
             if use_beam_search != Some(true) && best_of.is_some_and(|best_of| best_of != wanted) {
                 return Err(ApiError::field("best_of", "best_of is for beam search; pass use_beam_search: true"));
             }
-            Ok(num_beams)
+            // A preset may search with beams.
+            Ok(num_beams.or((use_beam_search == Some(false)).then_some(1)))
         }
     }
 }
@@ -232,6 +233,10 @@ fn either<T: PartialEq>(first: Option<T>, second: Option<T>, name: &str) -> Resu
     }
 }
 
+/// Most stop texts, and most characters of one.
+pub(in crate::serve) const MAX_STOPS: usize = 16;
+pub(in crate::serve) const MAX_STOP_LENGTH: usize = 256;
+
 /// A text or a list of them.
 fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let texts = |value: &Value| match value {
@@ -242,6 +247,14 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let stop = fields.read(&["stop"], "a string or a list of strings", texts)?.unwrap_or_default();
     if stop.iter().any(String::is_empty) {
         return Err(ApiError::field("stop", "an empty text would end every answer at once"));
+    }
+    // All are looked for in every token that a search considers.
+    if stop.len() > MAX_STOPS {
+        return Err(ApiError::field("stop", format!("found {} texts; supported: {MAX_STOPS} at most", stop.len())));
+    }
+    if let Some(length) = stop.iter().map(|text| text.chars().count()).find(|length| *length > MAX_STOP_LENGTH) {
+        let message = format!("found a text of {length} characters; supported: {MAX_STOP_LENGTH} at most");
+        return Err(ApiError::field("stop", message));
     }
     Ok(stop)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::fields::shortened;
 use crate::engine::EngineError;
-use crate::generate::SettingsError;
+use crate::generate::{SearchError, SettingsError};
 use crate::settings::ChoiceError;
 
 /// Why a request was refused or failed.
@@ -54,12 +54,16 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
-        let header = match self.status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (header::RETRY_AFTER, "1"),
-            StatusCode::UNAUTHORIZED => (header::WWW_AUTHENTICATE, "Bearer"),
-            _ => return response,
+        let headers: &[_] = match self.status {
+            StatusCode::TOO_MANY_REQUESTS => &[(header::RETRY_AFTER, "1")],
+            // Whoever comes again is to find another server.
+            StatusCode::SERVICE_UNAVAILABLE => &[(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")],
+            StatusCode::UNAUTHORIZED => &[(header::WWW_AUTHENTICATE, "Bearer")],
+            _ => &[],
         };
-        response.headers_mut().insert(header.0, HeaderValue::from_static(header.1));
+        for (name, value) in headers {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
         response
     }
 }
@@ -108,6 +112,7 @@ impl From<&EngineError> for ApiError {
             EngineError::Prompt(_) | EngineError::Image(_) | EngineError::TileSize { .. } => {
                 Self::field("messages", message)
             }
+            EngineError::Search(SearchError::NothingLeft { .. }) => Self::field("no_repeat_ngram_size", message),
             _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed", message),
         }
     }

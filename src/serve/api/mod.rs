@@ -11,7 +11,7 @@ mod response;
 mod tests;
 
 pub use chat::ChatRequest;
-pub(super) use chat::{MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
+pub(super) use chat::{MAX_STOP_LENGTH, MAX_STOPS, MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
 pub use content::{Conversation, ImageFile, ImageSource};
 pub use error::ApiError;
 pub(super) use error::on_one_line;

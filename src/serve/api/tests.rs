@@ -46,7 +46,8 @@ fn beams_in_the_words_of_other_servers() {
     assert_eq!(beams(json!({"use_beam_search": true, "best_of": 4, "n": 2})), Ok(Some(4)));
     assert_eq!(beams(json!({"use_beam_search": true, "n": 2})), Ok(Some(2)));
     assert_eq!(beams(json!({"use_beam_search": true, "num_beams": 5})), Ok(Some(5)));
-    assert_eq!(beams(json!({"use_beam_search": false})), Ok(None));
+    assert_eq!(beams(json!({"use_beam_search": false})), Ok(Some(1)));
+    assert_eq!(beams(json!({"use_beam_search": false, "best_of": 1})), Ok(Some(1)));
     assert_eq!(beams(json!({"best_of": 1})), Ok(None));
     assert_eq!(refused(json!({"use_beam_search": true})).0, "use_beam_search");
     assert_eq!(refused(json!({"use_beam_search": false, "num_beams": 3})).0, "use_beam_search");

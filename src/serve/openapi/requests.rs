@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::Served;
 use super::schema::{Field, field, named, request_object};
 use crate::preprocess::MAX_TILES;
-use crate::serve::api::{MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
+use crate::serve::api::{MAX_STOP_LENGTH, MAX_STOPS, MOST_TOP_LOGPROBS, WITHOUT_EFFECT};
 
 /// The body of a chat completion.
 pub(super) fn chat(served: &Served<'_>) -> Value {
+    let text = json!({"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH});
     let mut fields = vec![
         field(&["model"], json!({"type": "string", "enum": [served.model]}), "The model; there is one."),
         field(
@@ -41,9 +42,7 @@ pub(super) fn chat(served: &Served<'_>) -> Value {
         preset(served),
         field(
             &["stop"],
-            json!({"anyOf": [
-                {"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string", "minLength": 1}},
-            ]}),
+            json!({"anyOf": [text, {"type": "array", "items": text, "maxItems": MAX_STOPS}]}),
             "Texts that end the answer before themselves.",
         ),
     ];

@@ -102,6 +102,9 @@ fn requests_pass_and_fail_as_the_parser_has_them() {
         (json!({"num_beams": 17}), false),
         (json!({"preset": "descrbe"}), false),
         (json!({"stop": [""]}), false),
+        (json!({"stop": vec!["a"; 16]}), true),
+        (json!({"stop": vec!["a"; 17]}), false),
+        (json!({"stop": "a".repeat(257)}), false),
         (json!({"messages": [{"role": "tool", "content": "a"}]}), false),
         (json!({"messages": [{"role": "user", "content": [{"type": "video"}]}]}), false),
     ] {

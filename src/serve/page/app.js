@@ -123,13 +123,15 @@ async function* events(response) {
 }
 
 async function ask(question) {
+  // A new conversation may begin before this answer ends.
+  const conversation = messages;
   const images = attached;
   const shown = turn("user");
   for (const { url } of images) add(shown, "img", { src: url, alt: "" });
   add(shown, "span", { textContent: question });
   const content = images.map(({ url }) => ({ type: "image_url", image_url: { url } }));
   content.push({ type: "text", text: question });
-  messages.push({ role: "user", content });
+  conversation.push({ role: "user", content });
   attached = [];
   $("images").replaceChildren();
   $("question").value = "";
@@ -140,7 +142,7 @@ async function ask(question) {
   busy(true);
   let failed = null;
   try {
-    const request = { messages, stream: true, stream_options: { include_usage: true }, ...settings(NUMBERS) };
+    const request = { messages: conversation, stream: true, stream_options: { include_usage: true }, ...settings(NUMBERS) };
     const response = await fetch("/v1/chat/completions", {
       method: "POST", headers: headers(), body: JSON.stringify(request), signal: running.signal,
     });
@@ -161,11 +163,11 @@ async function ask(question) {
   answer.classList.remove("waiting");
   running = null;
   busy(false);
-  if (failed === null) return messages.push({ role: "assistant", content: said.textContent });
+  if (failed === null) return conversation.push({ role: "assistant", content: said.textContent });
   // A question that was refused is no part of the conversation: it can be changed and asked again.
   answer.className = "error";
   answer.textContent = failed;
-  messages.pop();
+  conversation.pop();
   $("question").value = question;
   attached = images;
   for (const { item } of images) $("images").append(item);
