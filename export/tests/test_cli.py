@@ -76,7 +76,34 @@ def test_half_precision_for_the_cpu_is_warned_about(capsys: pytest.CaptureFixtur
     source = golden.checkpoint("ckpt_b")
     code, _, err = run(capsys, source, tmp_path / "one", "--precision", "fp16", "--for", "cpu")
     assert code == 0
-    assert err.startswith("warning: the CPU provider computes float16 graphs through float32")
+    assert err.startswith("warning: float16 is meant for GPUs: on CPUs int8 and int4 packages are smaller and faster")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["int8"], None),
+        (["int4"], None),
+        (["int4", "--block-size", "32"], None),
+        (["int4", "--block-size", "16"], "4 bits in blocks of 16 and 8 bits in blocks of 128 at level 4"),
+        (["int8", "--block-size", "32"], "8 bits in blocks of 32 at level 4"),
+        (["int8", "--accuracy-level", "0"], "8 bits in blocks of 128 at level 0"),
+    ],
+)
+def test_quantisation_without_kernels_is_warned_about(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], found: str | None
+) -> None:
+    code, _, err = run(capsys, golden.checkpoint("ckpt_b"), tmp_path / "package", "--precision", *words)
+    assert code == 0
+    assert err.startswith("warning: the runtime's kernels for CPUs take") == (found is not None)
+    assert found is None or f"found {found}: ONNX Runtime's" in err
+
+
+def test_a_block_size_that_is_the_default_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in {"default": [], "same": ["--block-size", "32"]}.items():
+        assert run(capsys, golden.checkpoint("ckpt_b"), tmp_path / name, "--precision", "int4", *words)[0] == 0
+    for file in ("manifest.json", "decoder.onnx"):
+        assert (tmp_path / "default" / file).read_bytes() == (tmp_path / "same" / file).read_bytes()
 
 
 def test_refusals_print_a_hint(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

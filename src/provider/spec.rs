@@ -37,14 +37,14 @@ pub struct CpuOptions {
     /// Rearrange weights when a graph is loaded (`prepacking=true`, the default): a second copy of them in memory and a
     /// longer load, for somewhat faster runs.
     pub prepacking: bool,
-    /// Which kernels run attention and quantised matrices.
+    /// Which kernels run attention and products with quantised and float16 matrices.
     pub kernels: Kernels,
     /// Whether our kernels multiply many rows with AMX (`amx=true`: or there is an error; `amx=false`: never). By default
     /// where the processor has it.
     pub amx: Option<bool>,
 }
 
-/// Which kernels run attention and quantised matrices on the CPU.
+/// Which kernels run attention and products with quantised and float16 matrices on the CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kernels {
     /// Those of this crate where the processor and the package allow, else ONNX Runtime's.

@@ -26,6 +26,7 @@ def command(settings: Settings) -> list[str | Path]:
 def figures(report: dict[str, Any], repetition_penalty: float) -> dict[str, Any]:
     """What ``vintern bench --json`` printed, times in seconds."""
     greedy, beams = report["workloads"]
+    peaks = [(report, "load_peak_memory_bytes"), (greedy, "peak_memory_bytes"), (beams, "peak_memory_bytes")]
 
     def stage(workload: dict[str, Any], name: str) -> float:
         milliseconds: float = workload[name]["median"]
@@ -36,6 +37,7 @@ def figures(report: dict[str, Any], repetition_penalty: float) -> dict[str, Any]
         "versions": {"library": report["library"]},
         "kernels": report["placement"]["decoder"].get("kernels"),
         "load": report["load"] / 1e3,
+        "peak_memory": max(part.get(key, 0) for part, key in peaks),
         "not_offered": {},
         "vision": stage(greedy, "vision") + stage(greedy, "projector"),
         "prompt_tokens": greedy["prompt_tokens"],

@@ -18,6 +18,7 @@ from vintern_export.output import FileRecord, HashedFile, Progress, write_file
 from vintern_export.presets import read_presets
 from vintern_export.progress import progress_bar
 from vintern_export.prompt import prompt_warnings, resolve_prompt
+from vintern_export.quantised_matrix import KERNELS_TAKE
 from vintern_export.safetensors_io import safetensors_header
 from vintern_export.source_hash import hashing_in_background
 from vintern_export.staging import check_space, staged_folder
@@ -110,8 +111,15 @@ def export_package(folder: Path, out: Path, name: str, options: ExportOptions, w
 def option_warnings(options: ExportOptions) -> list[str]:
     """What the user should know about a choice of options."""
     if options.precision is Precision.FP16 and options.provider == "cpu":
-        return ["the CPU provider computes float16 graphs through float32: smaller files, but not faster than fp32"]
-    return []
+        return ["float16 is meant for GPUs: on CPUs int8 and int4 packages are smaller and faster"]
+    storage = options.storage
+    if storage is None or storage.has_kernels() or options.provider not in {None, "cpu"}:
+        return []
+    forms = " and ".join(dict.fromkeys(f"{f.bits} bits in blocks of {f.block_size}" for f in storage.forms()))
+    found = f"found {forms} at level {storage.accuracy_level}"
+    return [
+        f"the runtime's kernels for CPUs take {KERNELS_TAKE}; {found}: ONNX Runtime's, which are slower, will run them"
+    ]
 
 
 def builders(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Callable[[Variant], Graph]]:

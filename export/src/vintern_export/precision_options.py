@@ -47,7 +47,7 @@ def add_precision_arguments(parser: argparse.ArgumentParser) -> None:
         "--block-size",
         type=int,
         choices=BLOCK_SIZES,
-        help="weights that share a scale (default: 128 with int8, 32 with int4)",
+        help="weights that share a scale, in matrices of the precision (default: 128 with int8, 32 with int4)",
     )
     group.add_argument(
         "--symmetric",
@@ -96,7 +96,8 @@ def resolve_precision(values: argparse.Namespace) -> WeightFormats:
 
     head = values.lm_head or "int8"
     level = 4 if values.accuracy_level is None else values.accuracy_level
-    decoder = MatrixStorage(name, form(name, values.block_size), form(head, values.block_size), level)
+    body = form(name, values.block_size)
+    decoder = MatrixStorage(name, body, body if head == name else form(head, None), level)
     if values.vision == "int8" and on_gpu:
         raise UsageError("--vision int8 with --for cuda: found no kernel that gains by it; supported: float")
     exact_vision = values.vision == "float" or on_gpu

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ACCURACY_LEVELS = {0: "that of the arithmetic", 4: "activations of 8 bits by block"}
 """What MatMulNBits may compute with; the operator's levels 1 to 3 are no faster than these on the CPU provider."""
 
+KERNELS_TAKE = "4 bits in blocks of 32, 64 and 128 and 8 bits in blocks of 128, at accuracy level 4"
+"""What the runtime's own kernels for CPUs take."""
+
 
 @dataclass(frozen=True)
 class MatrixStorage:
@@ -35,6 +38,15 @@ class MatrixStorage:
     body: BlockFormat
     head: BlockFormat | None
     accuracy_level: int
+
+    def forms(self) -> list[BlockFormat]:
+        """The formats of all matrices."""
+        return [self.body] if self.head is None else [self.body, self.head]
+
+    def has_kernels(self) -> bool:
+        """Whether the runtime's own kernels for CPUs take the matrices: :data:`KERNELS_TAKE`."""
+        taken = all((form.bits, form.block_size) in {(4, 32), (4, 64), (4, 128), (8, 128)} for form in self.forms())
+        return taken and self.accuracy_level == 4
 
     def as_json(self) -> dict[str, Any]:
         """The manifest entry."""
