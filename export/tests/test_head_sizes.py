@@ -19,7 +19,7 @@ from vintern_export.head_padding import (
     widened_rows,
 )
 from vintern_export.numbers import BF16, F16, F32, FloatArray, Precision, StoredDtype
-from vintern_export.package import ExportOptions
+from vintern_export.package import ExportOptions, export_package
 from vintern_export.quantisation import BlockFormat
 from vintern_export.quantised_matrix import MatrixStorage
 from vintern_export.synth.checkpoint import write_checkpoint
@@ -98,9 +98,9 @@ def test_quantised_projections_of_widened_heads(tmp_path: Path) -> None:
     folder = checkpoint_with(20, tmp_path / "checkpoint")
     form = BlockFormat(8, 32, symmetric=False)
     storage = MatrixStorage("int8", form, form, accuracy_level=0)
-    package = export(folder, tmp_path / "package", ExportOptions(storage=storage))
     lines: list[str] = []
-    assert verify_package(package.folder, folder, record=False, report=lines.append), lines
+    export_package(folder, tmp_path / "package", "name", ExportOptions(storage=storage), lines.append)
+    assert verify_package(tmp_path / "package", folder, record=False, report=lines.append), lines
 
 
 def test_padding_of_the_cache_stays_zero(tmp_path: Path) -> None:
