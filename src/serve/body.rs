@@ -29,7 +29,10 @@ pub(super) struct RequestBody {
 }
 
 /// The share of the memory that a body's bytes have, for what is made of them.
-pub(super) struct BodyShare(#[expect(dead_code, reason = "held until it is dropped")] Option<OwnedSemaphorePermit>);
+#[derive(Clone)]
+pub(super) struct BodyShare(
+    #[expect(dead_code, reason = "held until it is dropped")] Option<Arc<OwnedSemaphorePermit>>,
+);
 
 impl BodyMemory {
     /// For bodies of `most` bytes each.
@@ -58,7 +61,7 @@ impl RequestBody {
 
     /// The bytes, and their share of the memory.
     pub(super) fn into_parts(self) -> (Vec<u8>, BodyShare) {
-        (self.bytes, BodyShare(self.share))
+        (self.bytes, BodyShare(self.share.map(Arc::new)))
     }
 }
 

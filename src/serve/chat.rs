@@ -75,17 +75,17 @@ struct Prepared {
 async fn prepare(shared: &Arc<Shared>, body: RequestBody) -> Result<Prepared, ApiError> {
     let (is_small, server) = (body.is_small(), Arc::clone(shared));
     let (body, share) = body.into_parts();
-    let read = move || Ok((server.asked(ChatRequest::parse(&body)?)?, share));
+    let read = move || server.asked(ChatRequest::parse(&body)?);
     // What is read in no time does not wait for the images of others.
-    let (asked, share) = if is_small { read()? } else { shared.decode(read).await? };
+    let asked = if is_small { read()? } else { shared.decode(&share, read).await? };
     let Asked { mut resolved, stream, reply } = asked;
     // Nothing is asked of other servers for a request that is refused.
     shared.fetch(&mut resolved.images).await?;
-    let (request, share) = if resolved.images.is_empty() {
-        (shared.reader.read_images(resolved)?, share)
+    let request = if resolved.images.is_empty() {
+        shared.reader.read_images(resolved)?
     } else {
         let server = Arc::clone(shared);
-        shared.decode(move || Ok((server.reader.read_images(resolved)?, share))).await?
+        shared.decode(&share, move || server.reader.read_images(resolved)).await?
     };
     Ok(Prepared { request, stream, reply, share })
 }
@@ -103,19 +103,21 @@ struct Asked {
 }
 
 impl Shared {
-    /// Runs work that takes a core for a while, and much memory, beside the event loop; a few at a time.
+    /// Runs work that takes a core for a while, and much memory, beside the event loop; a few at a time. What it works on keeps
+    /// its share of the memory of bodies until it ends, which it does when whoever asked for it has left, too.
     ///
     /// # Errors
     /// What `work` says; 500 when it panics.
     pub(super) async fn decode<T: Send + 'static>(
         &self,
+        share: &BodyShare,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let failed = || ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "request_failed", "the request was not read");
+        let share = share.clone();
         let permit = Arc::clone(&self.decoding).acquire_owned().await.map_err(|_| failed())?;
         let work = move || {
-            // The work's own: it goes on when whoever asked for it has left.
-            let _permit = permit;
+            let _held = (permit, share);
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| failed())?
@@ -185,14 +187,12 @@ impl Call {
     }
 
     async fn send_all(&mut self, sender: &Sender) {
-        let mut begun = false;
+        let mut update = self.next().await;
+        if update.is_ok() {
+            let role = json!({"role": "assistant", "content": ""});
+            send(sender, &self.reply.chunk(0, &role, None)).await;
+        }
         loop {
-            let update = self.next().await;
-            if !begun && update.is_ok() {
-                let role = json!({"role": "assistant", "content": ""});
-                send(sender, &self.reply.chunk(0, &role, None)).await;
-                begun = true;
-            }
             match update {
                 Ok(Update::Accepted) => (),
                 Ok(Update::Text(text, logprobs)) => {
@@ -208,6 +208,7 @@ impl Call {
                     return send(sender, &error.body()).await;
                 }
             }
+            update = self.next().await;
         }
     }
 

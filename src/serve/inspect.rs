@@ -27,15 +27,11 @@ pub(super) async fn inspect(State(shared): State<Arc<Shared>>, request: Request)
     shared.keys.check(request.headers())?;
     let (body, share) = shared.read_body(request).await?.into_parts();
     let server = Arc::clone(&shared);
-    let resolve = move || Ok((server.reader.resolve_tiles(InspectRequest::parse(&body)?)?, share));
-    let ((mut image, options), share) = shared.decode(resolve).await?;
+    let resolve = move || server.reader.resolve_tiles(InspectRequest::parse(&body)?);
+    let (mut image, options) = shared.decode(&share, resolve).await?;
     shared.fetch(std::slice::from_mut(&mut image)).await?;
     let server = Arc::clone(&shared);
-    let inspected = move || {
-        let _share = share;
-        server.inspected(&image, &options)
-    };
-    shared.decode(inspected).await.map(Json)
+    shared.decode(&share, move || server.inspected(&image, &options)).await.map(Json)
 }
 
 impl Shared {

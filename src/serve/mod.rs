@@ -176,9 +176,7 @@ async fn listen(shared: &Arc<Shared>, stop: &Arc<Notify>, on_ready: impl FnOnce(
         begun.notify_one();
         // Whoever asks meanwhile is told so: a gateway finds out before nobody answers any more.
         tokio::time::sleep(NOTICE).await;
-        while draining.metrics.in_progress.get() > 0 {
-            tokio::time::sleep(NOTICE / 20).await;
-        }
+        draining.worker.idle(draining.options.max_requests).await;
     };
     let router = routes::router(Arc::clone(shared));
     let server = listen::serve(listener, router, shared.options.client_timeout, stopped);

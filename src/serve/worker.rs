@@ -104,6 +104,12 @@ impl Worker {
         Some(Place { _permit: permit, metrics: Arc::clone(&self.metrics) })
     }
 
+    /// Waits until none of the `places` is taken.
+    pub(super) async fn idle(&self, places: usize) {
+        // An error would mean that the semaphore was closed, which nobody does.
+        let _ = self.places.acquire_many(places as u32).await;
+    }
+
     /// Hands a request over; `None` when the engine's thread is gone.
     pub(super) fn submit(&self, request: Request, place: Place, share: BodyShare) -> Option<Running> {
         let (sender, updates) = mpsc::unbounded_channel();

@@ -4,15 +4,20 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::tiny_package;
-use crate::support::{Server, about_receipt, content};
+use crate::support::{Server, about_receipt, content, with};
 
 const READ: &str = "Đọc toàn bộ chữ trong ảnh.";
 
 /// Nothing is cut off at the end, however slow the machine is.
 pub const GRACE: &[&str] = &["-v", "--grace", "600"];
+
+/// A request that is worked on for a while.
+fn long(fields: Value) -> Value {
+    with(with(about_receipt(READ), json!({"min_tokens": 4000, "max_tokens": 4000})), fields)
+}
 
 /// Sends a request and leaves the connection open.
 pub fn open(server: &Server, body: &str) -> TcpStream {
@@ -36,11 +41,7 @@ fn a_client_that_goes_away_frees_its_rows() {
     let server = Server::bundled(&["--max-requests", "2", "--max-rows", "3"]);
     let expected = content(&server.ask(&about_receipt(READ))).to_owned();
     for stream in [true, false] {
-        let mut long = about_receipt(READ);
-        long["stream"] = json!(stream);
-        long["num_beams"] = json!(3);
-        long["min_tokens"] = json!(4000);
-        long["max_tokens"] = json!(4000);
+        let long = long(json!({"stream": stream, "num_beams": 3}));
         let mut connection = open(&server, &long.to_string());
         if stream {
             let mut some = [0; 300];
@@ -56,9 +57,7 @@ fn a_client_that_goes_away_frees_its_rows() {
 #[test]
 fn a_full_queue_says_come_again() {
     let server = Server::bundled(&["--max-requests", "1"]);
-    let mut long = about_receipt(READ);
-    long["min_tokens"] = json!(4000);
-    long["max_tokens"] = json!(4000);
+    let long = long(json!({}));
     let connection = open(&server, &long.to_string());
     wait_for("the request", || server.metric("vintern_requests_in_progress") == 1);
     let (status, error) = server.refused(&about_receipt(READ));
@@ -71,10 +70,7 @@ fn a_full_queue_says_come_again() {
 #[test]
 fn a_request_that_takes_too_long_is_ended() {
     let server = Server::bundled(&["--timeout", "1"]);
-    let mut long = about_receipt(READ);
-    long["num_beams"] = json!(16);
-    long["min_tokens"] = json!(4000);
-    long["max_tokens"] = json!(4000);
+    let long = long(json!({"num_beams": 16}));
     let (status, error) = server.refused(&long);
     assert_eq!((status, &error["code"]), (504, &json!("timeout")));
 }
@@ -94,10 +90,7 @@ fn half_a_request_disturbs_nobody() {
 #[test]
 fn a_stream_begins_before_its_answer() {
     let server = Server::bundled(&[]);
-    let mut long = about_receipt(READ);
-    long["num_beams"] = json!(16);
-    long["min_tokens"] = json!(4000);
-    long["max_tokens"] = json!(4000);
+    let long = long(json!({"num_beams": 16}));
     let running = open(&server, &long.to_string());
     wait_for("the first", || server.metric("vintern_requests_in_progress") == 1);
     let question = json!({"messages": [{"role": "user", "content": "?"}], "num_beams": 1, "stream": true});
@@ -121,10 +114,7 @@ fn a_stream_begins_before_its_answer() {
 #[test]
 fn it_is_told_that_the_end_is_near() {
     let mut server = Server::bundled(GRACE);
-    let mut long = about_receipt(READ);
-    long["num_beams"] = json!(8);
-    long["min_tokens"] = json!(4000);
-    long["max_tokens"] = json!(4000);
+    let long = long(json!({"num_beams": 8}));
     let mut running = open(&server, &long.to_string());
     wait_for("the request", || server.metric("vintern_requests_in_progress") == 1);
     assert_eq!(server.get("/health/ready").0, 200);

@@ -18,7 +18,7 @@ from vintern_export.output import FileRecord, HashedFile, Progress, write_file
 from vintern_export.presets import read_presets
 from vintern_export.progress import progress_bar
 from vintern_export.prompt import prompt_warnings, resolve_prompt
-from vintern_export.quantised_matrix import KERNELS_TAKE
+from vintern_export.quantised_matrix import KERNEL_FORMS, KERNEL_LEVEL
 from vintern_export.safetensors_io import safetensors_header
 from vintern_export.source_hash import hashing_in_background
 from vintern_export.staging import check_space, staged_folder
@@ -117,9 +117,11 @@ def option_warnings(options: ExportOptions) -> list[str]:
         return []
     forms = " and ".join(dict.fromkeys(f"{f.bits} bits in blocks of {f.block_size}" for f in storage.forms()))
     found = f"found {forms} at level {storage.accuracy_level}"
-    return [
-        f"the runtime's kernels for CPUs take {KERNELS_TAKE}; {found}: ONNX Runtime's, which are slower, will run them"
-    ]
+    taken = " and ".join(
+        f"{bits} bits in blocks of {', '.join(map(str, sizes))}" for bits, sizes in KERNEL_FORMS.items()
+    )
+    kernels = f"the runtime's kernels for CPUs take {taken} at level {KERNEL_LEVEL}"
+    return [f"{kernels}; {found}: ONNX Runtime's, which are slower, will run them"]
 
 
 def builders(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, Callable[[Variant], Graph]]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 ACCURACY_LEVELS = {0: "that of the arithmetic", 4: "activations of 8 bits by block"}
 """What MatMulNBits may compute with; the operator's levels 1 to 3 are no faster than these on the CPU provider."""
 
-KERNELS_TAKE = "4 bits in blocks of 32, 64 and 128 and 8 bits in blocks of 128, at accuracy level 4"
-"""What the runtime's own kernels for CPUs take."""
+KERNEL_FORMS = {4: (32, 64, 128), 8: (128,)}
+"""Block sizes by bits that the runtime's own kernels for CPUs take, with accuracy level :data:`KERNEL_LEVEL`."""
+KERNEL_LEVEL = 4
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class MatrixStorage:
         return [self.body] if self.head is None else [self.body, self.head]
 
     def has_kernels(self) -> bool:
-        """Whether the runtime's own kernels for CPUs take the matrices: :data:`KERNELS_TAKE`."""
-        taken = all((form.bits, form.block_size) in {(4, 32), (4, 64), (4, 128), (8, 128)} for form in self.forms())
-        return taken and self.accuracy_level == 4
+        """Whether the runtime's own kernels for CPUs take the matrices: :data:`KERNEL_FORMS`."""
+        taken = all(form.block_size in KERNEL_FORMS[form.bits] for form in self.forms())
+        return taken and self.accuracy_level == KERNEL_LEVEL
 
     def as_json(self) -> dict[str, Any]:
         """The manifest entry."""

@@ -182,11 +182,10 @@ impl OnnxGraph {
             // The run may have ended by itself all the same: what came too late to stop it would stop the next one.
             self.options.unterminate().map_err(|error| run_error(&self.name, error.message()))?;
         }
-        result.map_err(
-            |error| {
-                if interrupted { GraphError::Interrupted } else { run_error(&self.name, error.message()) }
-            },
-        )
+        match result {
+            Err(_) if interrupted => Err(GraphError::Interrupted),
+            result => result.map_err(|error| run_error(&self.name, error.message())),
+        }
     }
 }
 
