@@ -1,11 +1,11 @@
 //! Few rows: sums along the inputs, codes read as they lie.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_cmpgt_epi32,
-    _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_maskstore_ps, _mm256_packs_epi32, _mm256_permute2x128_si256, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_srli_epi16,
+    __m256i, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blend_epi32,
+    _mm256_castps_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
+    _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
+    _mm256_maskstore_ps, _mm256_permute2x128_si256, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_ps, _mm256_srli_epi16,
 };
 use std::ops::Range;
 
@@ -69,7 +69,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
     added: &[f32; LANES],
     out: *mut f32,
 ) -> usize {
-    let blocks_per_group = BLOCKS / UNITS;
+    let blocks = BLOCKS / UNITS;
     let group_bytes = GROUP * BITS / 8;
     let weights = EightRows::new(matrix, first, LANES);
     let mut totals = [_mm256_setzero_ps(); ROWS];
@@ -77,32 +77,41 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
     for group in 0..activations.groups {
         let at = group * group_bytes;
         weights.prefetch(at, group_bytes);
-        let block = group * blocks_per_group;
-        let mut entries = [(_mm256_setzero_ps(), _mm256_setzero_si256()); BLOCKS];
-        for (index, entry) in entries.iter_mut().enumerate().take(blocks_per_group) {
-            *entry = (weights.scale(block + index), weights.zero::<BITS>(block + index));
-        }
-        let place = activations.place(group, row);
         let codes = weights.group::<BITS>(at, &mut padded);
-        // SAFETY: the codes of `ROWS` rows from `row` on are there, as the caller vouches.
-        let sums = unsafe {
+        let place = activations.place(group, row);
+        let mut parts = [_mm256_setzero_ps(); ROWS];
+        // SAFETY: codes, sums and scales are there for every group of `ROWS` rows from `row` on, as the caller vouches.
+        unsafe {
             let values = activations.codes.as_ptr().add(place * GROUP);
-            if BITS == 4 { sums_of_4::<ROWS, UNITS>(codes, values) } else { sums_of_8::<ROWS>(codes, values) }
-        };
-        for (r, (total, sums)) in totals.iter_mut().zip(sums).enumerate() {
-            let mut part = _mm256_setzero_ps();
-            for (index, sum) in sums.into_iter().take(blocks_per_group).enumerate() {
-                // SAFETY: sums and scales are there for every group of every row.
-                let negated =
-                    unsafe { *activations.negated_sums.get_unchecked((place + r) * blocks_per_group + index) };
-                let (scale, zero) = entries[index];
-                let rest = _mm256_madd_epi16(zero, _mm256_set1_epi32(negated));
-                let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, rest));
-                part = _mm256_fmadd_ps(sum, scale, part);
+            let entry = |block: usize| {
+                let block = group * blocks + block;
+                (weights.scale(block), weights.zero::<BITS>(block))
+            };
+            // One row would wait for its table at the end; more of them need the registers.
+            let mut table = [(_mm256_setzero_ps(), _mm256_setzero_si256()); BLOCKS];
+            if ROWS == 1 {
+                for (block, found) in table.iter_mut().enumerate().take(blocks) {
+                    *found = entry(block);
+                }
             }
-            // SAFETY: as above.
-            let scale = unsafe { *activations.scales.get_unchecked(place + r) };
-            *total = _mm256_fmadd_ps(part, _mm256_set1_ps(scale), *total);
+            let mut sums = [[_mm256_setzero_si256(); BLOCKS]; ROWS];
+            if BITS == 4 {
+                sums_of_4::<ROWS, UNITS>(codes, values, &mut sums);
+            } else {
+                sums_of_8::<ROWS>(codes, values, &mut sums);
+            }
+            let negated = activations.negated_sums.as_ptr().add(place * blocks);
+            for block in 0..blocks {
+                let (scale, zero) = if ROWS == 1 { table[block] } else { entry(block) };
+                for (r, (part, sums)) in parts.iter_mut().zip(&sums).enumerate() {
+                    let rest = _mm256_madd_epi16(zero, _mm256_set1_epi32(*negated.add(r * blocks + block)));
+                    *part = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(sums[block], rest)), scale, *part);
+                }
+            }
+            for (r, (total, part)) in totals.iter_mut().zip(parts).enumerate() {
+                let scale = _mm256_set1_ps(*activations.scales.as_ptr().add(place + r));
+                *total = _mm256_fmadd_ps(part, scale, *total);
+            }
         }
     }
     let width = _mm256_set1_epi32((matrix.table.outputs - first).min(LANES) as i32);
@@ -118,7 +127,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
 }
 
 /// For each of `ROWS` rows of activations and each block of a group, the sums of code x activation of the eight outputs;
-/// codes of 4 bits. What lies past the blocks of the group is of no meaning.
+/// codes of 4 bits. `sums` hold zeros before; what lies past the blocks of the group stays as it is.
 ///
 /// # Safety
 /// `codes` points to the group's of each output, `activations` to a group of each of `ROWS` rows, one after the other.
@@ -127,12 +136,12 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
 unsafe fn sums_of_4<const ROWS: usize, const UNITS: usize>(
     codes: [*const u8; LANES],
     activations: *const i8,
-) -> [[__m256i; BLOCKS]; ROWS] {
-    let mut sums = [[_mm256_setzero_si256(); BLOCKS]; ROWS];
+    sums: &mut [[__m256i; BLOCKS]; ROWS],
+) {
     for half in 0..2 {
         let mut fours = [[_mm256_setzero_si256(); 2]; ROWS];
         for four in 0..2 {
-            // Sums of two outputs each, four and four lanes, then two and two.
+            // Sums of two outputs each, four and four lanes of 16 bits in both halves of a register.
             let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
             for pair in 0..2 {
                 let lane = 4 * four + 2 * pair;
@@ -145,12 +154,14 @@ unsafe fn sums_of_4<const ROWS: usize, const UNITS: usize>(
                     )
                 };
                 for (pairs, (first, second)) in pairs.iter_mut().zip(first.into_iter().zip(second)) {
-                    // Four products of at most 15 x 127 are in a lane: they fit 16 bits.
-                    pairs[pair] = widen(_mm256_packs_epi32(widen(first), widen(second)));
+                    // A lane has the sum of four products of at most 15 x 127, and sixteen fit.
+                    let rest = shuffle::<0x4e>(first, second);
+                    pairs[pair] = _mm256_add_epi16(_mm256_blend_epi32::<0xcc>(first, second), rest);
                 }
             }
             for (fours, pairs) in fours.iter_mut().zip(pairs) {
-                fours[four] = _mm256_hadd_epi32(pairs[0], pairs[1]);
+                let even = shuffle::<0x88>(pairs[0], pairs[1]);
+                fours[four] = widen(_mm256_add_epi16(even, shuffle::<0xdd>(pairs[0], pairs[1])));
             }
         }
         for (sums, [lower, upper]) in sums.iter_mut().zip(fours) {
@@ -162,7 +173,6 @@ unsafe fn sums_of_4<const ROWS: usize, const UNITS: usize>(
             }
         }
     }
-    sums
 }
 
 /// As [`sums_of_4`] for codes of 8 bits, whose only block is the group.
@@ -171,7 +181,11 @@ unsafe fn sums_of_4<const ROWS: usize, const UNITS: usize>(
 /// As there.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn sums_of_8<const ROWS: usize>(codes: [*const u8; LANES], activations: *const i8) -> [[__m256i; BLOCKS]; ROWS] {
+unsafe fn sums_of_8<const ROWS: usize>(
+    codes: [*const u8; LANES],
+    activations: *const i8,
+    sums: &mut [[__m256i; BLOCKS]; ROWS],
+) {
     let mut fours = [[_mm256_setzero_si256(); 2]; ROWS];
     for four in 0..2 {
         let mut pairs = [[_mm256_setzero_si256(); 2]; ROWS];
@@ -188,12 +202,10 @@ unsafe fn sums_of_8<const ROWS: usize>(codes: [*const u8; LANES], activations: *
             fours[four] = _mm256_hadd_epi32(pairs[0], pairs[1]);
         }
     }
-    let mut sums = [[_mm256_setzero_si256(); BLOCKS]; ROWS];
     for (sums, [lower, upper]) in sums.iter_mut().zip(fours) {
         let (front, back) = halves(lower, upper);
         sums[0] = _mm256_add_epi32(front, back);
     }
-    sums
 }
 
 /// Eight sums for one output and each row, which together are that over the group.
@@ -245,6 +257,13 @@ unsafe fn products_of_4<const ROWS: usize>(codes: *const u8, activations: *const
         *product = _mm256_add_epi16(_mm256_maddubs_epi16(front, even), _mm256_maddubs_epi16(back, odd));
     }
     products
+}
+
+/// Two doublewords of `first` and two of `second`, in each half of a register.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn shuffle<const WHICH: i32>(first: __m256i, second: __m256i) -> __m256i {
+    _mm256_castps_si256(_mm256_shuffle_ps::<WHICH>(_mm256_castsi256_ps(first), _mm256_castsi256_ps(second)))
 }
 
 /// Adds up pairs of lanes of 16 bits.
