@@ -16,9 +16,9 @@ const ROWS: usize = 384;
 /// Rows that are rounded in one piece of work.
 const ROUNDED_ROWS: usize = 16;
 
-/// Most strips of one piece of work where rows are few. Codes are asked for one strip ahead; at the end of a piece this is
-/// in vain, because what follows is another thread's.
-const RUN: usize = 8;
+/// Most strips of one piece of work where rows are few. Neighbouring pieces mostly go to one thread, so that what it asks of
+/// memory ahead of time is its own; at the end a thread waits for one piece of another's at the most.
+const RUN: usize = 3;
 
 /// Something that runs pieces of work, side by side where it can.
 pub trait Tasks {
@@ -286,7 +286,7 @@ impl BlockProduct {
         let strips = matrix.table.outputs.div_ceil(STRIP);
         let out = Shared::new(out);
         let pieces = rows.div_ceil(ROWS);
-        let run = if rows <= FEW_ROWS { (strips / (4 * threads())).clamp(1, RUN) } else { 1 };
+        let run = if rows <= FEW_ROWS { (strips / (8 * threads())).clamp(1, RUN) } else { 1 };
         tasks.run((strips * pieces).div_ceil(run), &|task| {
             for strip in (task * run..strips * pieces).take(run) {
                 let (first, piece) = (strip % strips * STRIP, strip / strips);
