@@ -94,6 +94,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
                     *found = entry(block);
                 }
             }
+            // In place: as a result they would be copied.
             let mut sums = [[_mm256_setzero_si256(); BLOCKS]; ROWS];
             if BITS == 4 {
                 sums_of_4::<ROWS, UNITS>(codes, values, &mut sums);
