@@ -15,6 +15,7 @@ from vintern_export.cli import main
 from vintern_export.config_types import Layout
 from vintern_export.layout import LM_HEAD
 from vintern_export.numbers import BF16
+from vintern_export.prompt import INTERNVL_2_5_MESSAGE, SENSETIME_MESSAGE
 from vintern_export.synth import checkpoint as synth_checkpoint
 from vintern_export.synth.checkpoint import write_checkpoint
 from vintern_export.synth.noise import POOL_SIZE, RUN_SIZE, Noise
@@ -103,6 +104,20 @@ def test_tokenizer_round_trip(tmp_path: Path) -> None:
     ids = package.tokenizer.encode(text, add_special_tokens=False).ids
     assert package.tokenizer.decode(ids, skip_special_tokens=False) == text
     assert len(package.tokenizer.encode(" tổng cộng", add_special_tokens=False).ids) == 2
+
+
+def test_prompts_are_about_as_long_as_with_qwen2(tmp_path: Path) -> None:
+    """The counts are those of Qwen2's own 151,643 tokens: times of a random checkpoint are those of a real one."""
+    assert main(["synth", "tiny", str(tmp_path / "checkpoint")]) == 0
+    tokenizer = export(tmp_path / "checkpoint", tmp_path / "package").tokenizer
+    for text, real in (
+        (SENSETIME_MESSAGE, 34),
+        (INTERNVL_2_5_MESSAGE, 32),
+        ("Thủ đô của Việt Nam là thành phố nào? Hãy kể ba điều về thành phố ấy.", 20),
+        ("Mô tả hình ảnh một cách chi tiết.", 10),
+    ):
+        found = len(tokenizer.encode(text, add_special_tokens=False).ids)
+        assert abs(found - real) <= 0.2 * real, (text, found, real)
 
 
 def test_shards(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 //! Tiles through the vision tower: in the engine's own thread, or in one beside it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -88,10 +89,7 @@ impl TileRun {
             Self::Running(outcome) => match outcome.recv_timeout(patience) {
                 Ok(outcome) => Some(outcome),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    let message = "the thread of the vision encoder has ended".to_owned();
-                    Some(Err(GraphError::Run { graph: "the vision encoder".to_owned(), message }.into()))
-                }
+                Err(RecvTimeoutError::Disconnected) => Some(Err(failed("its thread has ended"))),
             },
         }
     }
@@ -100,7 +98,7 @@ impl TileRun {
 impl Drop for VisionThread {
     fn drop(&mut self) {
         self.jobs = None;
-        // Its panic was told when it happened.
+        // It has no panic to tell.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -108,9 +106,16 @@ impl Drop for VisionThread {
 fn run(mut tower: VisionTower, jobs: &Receiver<Job>) {
     give_way();
     for job in jobs {
+        // A panic, which is told when it happens, is the end of one tile: a tower remembers nothing from one to the next.
+        let encode = AssertUnwindSafe(|| encode(&mut tower, &job.pixel_values, &job.interrupt));
+        let outcome = catch_unwind(encode).unwrap_or_else(|_| Err(failed("it panicked")));
         // Whoever asked may have left.
-        let _ = job.outcome.send(encode(&mut tower, &job.pixel_values, &job.interrupt));
+        let _ = job.outcome.send(outcome);
     }
+}
+
+fn failed(message: &str) -> ModelError {
+    GraphError::Run { graph: "the vision encoder".to_owned(), message: message.to_owned() }.into()
 }
 
 /// Lets other threads go first where the cores are too few: a step takes a moment, a tile takes long anyway.

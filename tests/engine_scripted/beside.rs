@@ -68,17 +68,16 @@ fn a_failed_tile_fails_its_request_alone() {
     assert_eq!(sequences(&lab.ask(page(1))), oracle::answers(&setup, &page(1)));
 }
 
-/// Requests are told when the tower's thread is gone, and those without images are still answered.
+/// A panic in the tower is the end of one tile: its request is told, and the next image is encoded again.
 #[test]
-fn a_thread_that_ends_is_an_error() {
+fn a_panic_in_a_tile_fails_its_request_alone() {
     let setup = Setup::remembering().beside();
     let mut lab = setup.build();
-    // Whatever is wrong with the network: a panic in it takes the thread along.
-    lab.probe.break_tiles();
-    for _ in 0..2 {
-        let id = lab.submit(page(1));
-        lab.finish();
-        assert!(lab.error(id).to_string().contains("has ended"), "{}", lab.error(id));
-    }
-    assert_eq!(sequences(&lab.ask(question(2, greedy(5)))), oracle::answers(&setup, &question(2, greedy(5))));
+    lab.probe.break_tiles(true);
+    let (failed, other) = (lab.submit(page(1)), lab.submit(question(2, greedy(5))));
+    lab.finish();
+    assert!(lab.error(failed).to_string().contains("panicked"), "{}", lab.error(failed));
+    assert_eq!(sequences(lab.completion(other)), oracle::answers(&setup, &question(2, greedy(5))));
+    lab.probe.break_tiles(false);
+    assert_eq!(sequences(&lab.ask(page(1))), oracle::answers(&setup, &page(1)));
 }

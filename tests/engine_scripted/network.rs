@@ -108,9 +108,9 @@ impl Probe {
         self.1.is_closed.store(held, Ordering::SeqCst);
     }
 
-    /// Makes the vision encoder panic.
-    pub fn break_tiles(&self) {
-        self.1.is_broken.store(true, Ordering::SeqCst);
+    /// Whether the vision encoder panics.
+    pub fn break_tiles(&self, broken: bool) {
+        self.1.is_broken.store(broken, Ordering::SeqCst);
     }
 
     fn pass(&self, interrupt: &Interrupt) {
