@@ -68,14 +68,7 @@ impl Engine {
         };
         let settings = self.fit_to_length(request.settings, &usage)?;
         let capacity = usage.prompt_tokens + settings.max_new_tokens;
-        if !self.budget.holds(max_rows, capacity) {
-            return Err(EngineError::CacheTooSmall {
-                rows: max_rows,
-                positions: capacity,
-                bytes: self.budget.bytes(max_rows, capacity),
-                max_bytes: self.budget.max_bytes(),
-            });
-        }
+        self.check_budget(max_rows, capacity)?;
         let stop = StopStrings::new(request.stop)?;
         let with_logprobs = request.logprobs.is_some();
         let text =
@@ -112,6 +105,15 @@ impl Engine {
             Some(tile) => Err(EngineError::TileSize { found: tile.width(), expected }),
             None => Ok(()),
         }
+    }
+
+    /// Refuses what the cache could not hold even if it held nothing else.
+    fn check_budget(&self, rows: usize, positions: usize) -> Result<(), EngineError> {
+        if self.budget.holds(rows, positions) {
+            return Ok(());
+        }
+        let (bytes, max_bytes) = (self.budget.bytes(rows, positions), self.budget.max_bytes());
+        Err(EngineError::CacheTooSmall { rows, positions, bytes, max_bytes })
     }
 
     /// A search that ends at one of `stop`; `logprobs`: how many of each step's best are recorded, if any.
