@@ -3,36 +3,34 @@
 use std::path::Path;
 
 use vintern::engine::{Engine, EngineConfig, Event, Request, TiledImage};
-use vintern::generate::{GenerationSettings, Strategy};
 use vintern::graph::Interrupt;
 use vintern::graph::onnx::{Library, LibraryOptions};
 use vintern::package::Package;
-use vintern::preprocess::{DecodeOptions, TilingOptions};
+use vintern::preprocess::DecodeOptions;
 use vintern::provider::ComponentProviders;
+use vintern::settings::{GenerationChoices, ImageChoices, Presets};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [package, image, question] = arguments.as_slice() else { return Err("PACKAGE IMAGE QUESTION".into()) };
     let package = Package::open(Path::new(package))?;
     let library = Library::load(&LibraryOptions::default())?;
-    let mut engine = Engine::load(&package, &library, &ComponentProviders::default(), EngineConfig::default(), |_| ())?;
+    let config = EngineConfig::default();
+    let max_rows = config.max_rows;
+    let mut engine = Engine::load(&package, &library, &ComponentProviders::default(), config, |_| ())?;
 
-    let tile_size = engine.manifest().architecture.image_size;
-    let tiling = TilingOptions { tile_size, min_tiles: 1, max_tiles: 6, thumbnail: true };
+    // The package's own settings; a choice that is made here goes before them.
+    let presets = Presets::new(Some(&package))?.choose(None)?;
+    let preset = presets.of_call(true);
+    let (tile_size, max_pixels) = (package.manifest().architecture.image_size, DecodeOptions::default().max_pixels);
+    let reading = ImageChoices::default().resolve(tile_size, max_pixels, preset)?;
     let request = Request {
         question: question.clone(),
-        images: vec![TiledImage::from_bytes(&std::fs::read(image)?, &DecodeOptions::default(), &tiling)?],
+        images: vec![TiledImage::from_bytes(&std::fs::read(image)?, &reading.decode, &reading.tiling)?],
         history: None,
         template: None,
         system_message: None,
-        settings: GenerationSettings {
-            max_new_tokens: 64,
-            min_new_tokens: 0,
-            repetition_penalty: 1.5,
-            no_repeat_ngram_size: 0,
-            num_return_sequences: 1,
-            strategy: Strategy::Greedy,
-        },
+        settings: GenerationChoices { max_new_tokens: Some(64), ..Default::default() }.resolve(preset, max_rows)?,
         stop: Vec::new(),
         logprobs: None,
     };

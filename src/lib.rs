@@ -25,7 +25,7 @@
 //! | [`cli`] | the command line |
 //!
 //! A front end loads a package into an [`engine::Engine`], submits [`engine::Request`]s and receives
-//! [`engine::Event`]s; `examples/ask.rs` shows it in thirty lines.
+//! [`engine::Event`]s; `examples/ask.rs` shows it in forty lines.
 
 pub mod cli;
 pub mod engine;
