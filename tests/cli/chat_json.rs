@@ -92,7 +92,7 @@ fn verbose_tells_counts_on_stderr() {
     command.args(["-v", "--max-new-tokens", "4", "--seed", "3", "--image"]).arg(small).arg("Xin chào");
     let output = command.output().unwrap();
     let stderr = text(&output.stderr);
-    let expected = "prompt: 233 tokens, 0 of them cached; 112 from 7 tiles, 7 of them encoded; \
+    let expected = "prompt: 161 tokens, 0 of them cached; 112 from 7 tiles, 7 of them encoded; \
                     answer: 4 tokens (length), seed 3";
     let lines: Vec<&str> = stderr.lines().collect();
     assert!(lines.contains(&expected), "{stderr}");
