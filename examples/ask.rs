@@ -6,7 +6,7 @@ use vintern::engine::{Engine, EngineConfig, Event, Request, TiledImage};
 use vintern::graph::Interrupt;
 use vintern::graph::onnx::{Library, LibraryOptions};
 use vintern::package::Package;
-use vintern::preprocess::DecodeOptions;
+use vintern::preprocess::DEFAULT_MAX_PIXELS;
 use vintern::provider::ComponentProviders;
 use vintern::settings::{GenerationChoices, ImageChoices, Presets};
 
@@ -22,8 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The package's own settings; a choice that is made here goes before them.
     let presets = Presets::new(Some(&package))?.choose(None)?;
     let preset = presets.of_call(true);
-    let (tile_size, max_pixels) = (package.manifest().architecture.image_size, DecodeOptions::default().max_pixels);
-    let reading = ImageChoices::default().resolve(tile_size, max_pixels, preset)?;
+    let tile_size = package.manifest().architecture.image_size;
+    let reading = ImageChoices::default().resolve(tile_size, DEFAULT_MAX_PIXELS, preset)?;
     let request = Request {
         question: question.clone(),
         images: vec![TiledImage::from_bytes(&std::fs::read(image)?, &reading.decode, &reading.tiling)?],

@@ -141,7 +141,7 @@ fn bench_measures_both_searches() {
 /// A second question computes neither the image nor its prompt again; requests side by side share a step.
 #[test]
 fn bench_measures_every_workload() {
-    let arguments = ["bench", "--json", "--workload", "all", "--tiles", "2", "--new-tokens", "3", "--repeats", "1"];
+    let arguments = ["bench", "--json", "--workload", "all", "--tiles", "3", "--new-tokens", "3", "--repeats", "1"];
     let report = json_of(vintern().args(arguments).arg("--model").arg(tiny_package()));
     let workloads = report["workloads"].as_array().unwrap();
     let find = |name: &str| workloads.iter().find(|workload| workload["name"] == name).unwrap();
@@ -149,7 +149,7 @@ fn bench_measures_every_workload() {
     let second = find("second-question");
     assert_eq!(second["vision"]["max"], 0.0);
     let number = |workload: &Value, name: &str| workload[name].as_u64().unwrap();
-    assert!(number(second, "cached_tokens") >= number(find("greedy"), "prompt_tokens"), "{second}");
+    assert!(number(second, "cached_tokens") > number(find("greedy"), "prompt_tokens"), "{second}");
     assert_eq!((number(find("tiles-12"), "tiles"), number(find("tiles-1"), "tiles")), (13, 1));
     assert_eq!((number(find("parallel-8"), "groups"), number(find("text"), "groups")), (8, 1));
     assert!(workloads.iter().all(|workload| workload["decode_step"]["median"].as_f64().unwrap() > 0.0));

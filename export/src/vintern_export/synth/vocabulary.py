@@ -25,7 +25,7 @@ WORDS = (
     "là và của có các cho được trong một không này với những người trên tại số tiền tổng cộng ngày tháng năm tên "
     "địa chỉ hóa đơn ảnh hình mô tả chi tiết trích xuất thông tin văn bản đọc nội dung bảng câu hỏi trả lời hãy "
     "cửa hàng sản phẩm giá điện thoại việt nam tiếng bạn tôi hệ thống trợ lý hữu ích công ty trường học "
-    "Vintern InternVL mô hình đa phương thức gọi phát triển bởi người trí tuệ nhân tạo trung thực "
+    "Vintern InternVL đa phương thức gọi phát triển bởi trí tuệ nhân tạo trung thực "
     "Bạn Thủ đô Hãy Mô Tổng thành phố nào gì kể ba điều về ấy bao nhiêu cách "
     "你是 你 是 由 的 一 一个 个 人工智能 助手 上海 实验室 联合 商汤 科技 开发 书生 多 模态 大 模型 英文 名 叫 有用 "
     "无 害 清华大学 及 家 合作 单位 语言 · 万象 ， 、 。"
