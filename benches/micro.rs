@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use vintern::generate::{Advance, BeamSearch, EarlyStopping, GenerationSettings, Strategy, start};
 use vintern::kernels::{
     BlockFormat, BlockMatrix, BlockProduct, BlockTable, Element, GroupedCache, GroupedInputs, GroupedShape,
-    SharedStart, Tasks,
+    PackedCodes, SharedStart, Tasks,
 };
 use vintern::package::Package;
 use vintern::preprocess::{DecodeOptions, TilingOptions, decode, tile};
@@ -150,6 +150,8 @@ fn while_next(next: &AtomicUsize, count: usize, task: &(dyn Fn(usize) + Sync + S
 struct FeedForward {
     codes: Vec<u8>,
     table: BlockTable,
+    /// Packed codes, where this processor's kernels read such.
+    packed: Option<PackedCodes>,
 }
 
 impl FeedForward {
@@ -160,15 +162,24 @@ impl FeedForward {
     fn random(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let (values, blocks) = (Self::OUTPUTS * Self::INPUTS, Self::OUTPUTS * Self::INPUTS / Self::BLOCK);
-        let codes = (0..values / 2).map(|_| random.random()).collect();
+        let codes: Vec<u8> = (0..values / 2).map(|_| random.random()).collect();
         let zero_points: Vec<u8> = (0..blocks / 2).map(|_| random.random()).collect();
         let (format, scales) = (BlockFormat::new(4, Self::BLOCK).unwrap(), vec![1.0 / 64.0; blocks]);
         let table = BlockTable::new(format, (Self::OUTPUTS, Self::INPUTS), &scales, Some(&zero_points)).unwrap();
-        Self { codes, table }
+        let mut packed = None;
+        if BlockProduct::detect().is_some_and(BlockProduct::reads_packed) {
+            let memory = packed.insert(PackedCodes::zeroed(&table).unwrap());
+            let Ok(()) = memory.fill(&BlockMatrix::new(&codes, &table).unwrap(), &AllCores);
+        }
+        Self { codes, table, packed }
     }
 
     fn matrix(&self) -> BlockMatrix<'_> {
-        BlockMatrix::new(&self.codes, &self.table).unwrap()
+        match &self.packed {
+            Some(packed) => BlockMatrix::packed(packed, &self.table),
+            None => BlockMatrix::new(&self.codes, &self.table),
+        }
+        .unwrap()
     }
 
     /// Bytes that a product reads: the codes, and 12 bits for each block.

@@ -6,7 +6,7 @@ mod common;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use vintern::kernels::{
-    AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, BlockTable, FormatError,
+    AttentionInputs, AttentionShape, BlockFormat, BlockMatrix, BlockProduct, BlockTable, FormatError, PackedCodes,
 };
 
 use common::Backwards;
@@ -69,6 +69,15 @@ impl Weights {
         let table = self.table();
         let matrix = BlockMatrix::new(&self.codes, &table).unwrap();
         let Ok(()) = product.run(values, &matrix, bias, &mut out, &Backwards);
+        if product.reads_packed() || product == BlockProduct::portable() {
+            let mut packed = PackedCodes::zeroed(&table).unwrap();
+            let Ok(()) = packed.fill(&matrix, &Backwards);
+            let mut with_packed = vec![f32::NAN; out.len()];
+            let matrix = BlockMatrix::packed(&packed, &table).unwrap();
+            let Ok(()) = product.run(values, &matrix, bias, &mut with_packed, &Backwards);
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&with_packed), bits(&out), "packed codes: {} {:?}", product.name(), self.size);
+        }
         out
     }
 }
@@ -128,7 +137,7 @@ fn the_fast_ways_give_the_same_bits() {
     for (fast, format, size) in fast().into_iter().flat_map(every_form) {
         for symmetric in [true, false] {
             let weights = Weights::random(&mut random, format, size, symmetric);
-            let all = [1, 2, 3, 4, 5, 11, 16, 17, 18, 19, 270];
+            let all = [1, 2, 3, 4, 5, 8, 9, 11, 16, 17, 18, 19, 270];
             for rows in all.into_iter().filter(|rows| *rows <= 16 || fast.is_exact()) {
                 let values = random_values(&mut random, rows * size.1);
                 let bias = random_values(&mut random, size.0);
@@ -240,6 +249,14 @@ fn what_there_is_no_kernel_for_is_refused() {
     assert_eq!(matrix(95, 6, 3), size("codes", 95, 96));
     assert_eq!(matrix(96, 5, 3), size("scales", 5, 6));
     assert_eq!(matrix(96, 6, 4), size("zero points", 4, 3));
+    let table = |outputs: usize| BlockTable::new(format, (outputs, 32), &vec![0.0; outputs], None).unwrap();
+    let packed = PackedCodes::zeroed(&table(17)).unwrap();
+    assert!(BlockMatrix::packed(&packed, &table(17)).is_ok());
+    let error = BlockMatrix::packed(&packed, &table(16)).err();
+    assert_eq!(
+        error,
+        Some(FormatError::Size { tensor: "codes", found: 2048, expected: 1024, outputs: 16, inputs: 32 })
+    );
 }
 
 /// Queries, keys, values and biases of an attention.

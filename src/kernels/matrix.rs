@@ -1,5 +1,6 @@
 //! The layout of a block-quantised matrix.
 
+use super::packed::{self, PackedCodes};
 use super::{BlockTable, GROUP};
 
 /// Why a matrix cannot be used.
@@ -88,27 +89,67 @@ impl BlockFormat {
 }
 
 /// A matrix `[outputs, inputs]` of codes in blocks along the inputs: weight = scale x (code - zero point).
-///
-/// The layout of the codes is that of ONNX Runtime's `MatMulNBits`.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockMatrix<'a> {
-    pub(super) codes: &'a [u8],
+    pub(super) codes: Codes<'a>,
     pub(super) table: &'a BlockTable,
 }
 
+/// Codes of a matrix.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Codes<'a> {
+    /// In the layout of ONNX Runtime's `MatMulNBits`.
+    Rows(&'a [u8]),
+    /// In the order of [`PackedCodes`].
+    Packed(&'a [u8]),
+}
+
 impl<'a> BlockMatrix<'a> {
-    /// A matrix of its codes, `[outputs, blocks, block size x bits / 8]`, and the table of its scales and zero points.
+    /// A matrix of its codes, in the layout of ONNX Runtime's `MatMulNBits`, `[outputs, blocks, block size x bits / 8]`, and the
+    /// table of its scales and zero points.
     ///
     /// # Errors
     /// [`FormatError::Size`].
     pub fn new(codes: &'a [u8], table: &'a BlockTable) -> Result<Self, FormatError> {
-        let matrix = Self { codes, table };
-        let (outputs, inputs) = table.size();
-        let expected = outputs * matrix.row_bytes();
-        if codes.len() == expected {
-            Ok(matrix)
+        let matrix = Self { codes: Codes::Rows(codes), table };
+        matrix.sized(codes.len(), table.outputs * matrix.row_bytes())
+    }
+
+    /// A matrix of its packed codes; see [`BlockProduct::reads_packed`](super::BlockProduct::reads_packed).
+    ///
+    /// # Errors
+    /// [`FormatError::Size`].
+    pub fn packed(codes: &'a PackedCodes, table: &'a BlockTable) -> Result<Self, FormatError> {
+        let codes = codes.bytes();
+        Self { codes: Codes::Packed(codes), table }.sized(codes.len(), packed::size(table))
+    }
+
+    /// The matrix, if it has so many codes as it should.
+    fn sized(self, found: usize, expected: usize) -> Result<Self, FormatError> {
+        let (outputs, inputs) = self.table.size();
+        if found == expected {
+            Ok(self)
         } else {
-            Err(FormatError::Size { tensor: "codes", found: codes.len(), expected, outputs, inputs })
+            Err(FormatError::Size { tensor: "codes", found, expected, outputs, inputs })
+        }
+    }
+
+    /// The codes of a matrix that is not packed.
+    ///
+    /// # Panics
+    /// When it is.
+    pub(super) fn rows(&self) -> &'a [u8] {
+        match self.codes {
+            Codes::Rows(codes) => codes,
+            Codes::Packed(_) => panic!("a packed matrix for a kernel that reads rows"),
+        }
+    }
+
+    /// Byte `index` of the codes of a row.
+    pub(super) fn code_byte(&self, output: usize, index: usize) -> u8 {
+        match self.codes {
+            Codes::Rows(codes) => codes[output * self.row_bytes() + index],
+            Codes::Packed(codes) => codes[packed::place(self.table, output, index)],
         }
     }
 
@@ -117,7 +158,7 @@ impl<'a> BlockMatrix<'a> {
         self.table.inputs.div_ceil(self.table.format.block_size())
     }
 
-    /// Bytes of the codes of a row.
+    /// Bytes of the codes of a row that is not packed.
     pub(super) fn row_bytes(&self) -> usize {
         self.blocks() * self.table.format.block_size() * self.table.format.bits / 8
     }

@@ -30,8 +30,7 @@ pub(super) fn quantise(values: &[f32], format: BlockFormat, group: &mut GroupMut
 /// One output of one row.
 pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix<'_>, output: usize) -> f32 {
     let format = matrix.table.format;
-    let (blocks, row_bytes) = (matrix.blocks(), matrix.row_bytes());
-    let codes = &matrix.codes[output * row_bytes..][..row_bytes];
+    let blocks = matrix.blocks();
     let mut total = 0.0;
     for group in 0..activations.groups {
         let mut part = 0.0;
@@ -41,7 +40,8 @@ pub(super) fn output(activations: &Activations, row: usize, matrix: &BlockMatrix
             for input in (block * format.block_size()..).take(format.block_size()) {
                 let (byte, shift) = format.code_at(input % GROUP);
                 let mask = (1 << format.bits()) - 1;
-                let code = i32::from(codes[group * format.group_bytes() + byte]) >> shift & mask;
+                let code = matrix.code_byte(output, group * format.group_bytes() + byte);
+                let code = i32::from(code) >> shift & mask;
                 let at = activations.place(group, row) * GROUP + format.activation_at(input % GROUP);
                 sum += (code - matrix.table.zero_point(output, block))
                     * i32::from(activations.codes[at] ^ activations.code_form.flipped_bits());

@@ -102,6 +102,16 @@ impl BlockProduct {
         }
     }
 
+    /// Whether products with packed codes are what these instructions are best at ([`BlockMatrix::packed`]); else they read
+    /// none.
+    pub fn reads_packed(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => true,
+            _ => false,
+        }
+    }
+
     /// Name of the instructions.
     pub fn name(self) -> &'static str {
         match self.0 {
@@ -123,7 +133,7 @@ impl BlockProduct {
     /// What `tasks` says.
     ///
     /// # Panics
-    /// When the sizes do not fit together.
+    /// When the sizes do not fit together, or the matrix is packed and these instructions read no such codes.
     pub fn run<T: Tasks>(
         self,
         values: &[f32],

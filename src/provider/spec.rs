@@ -34,8 +34,8 @@ pub enum Provider {
 pub struct CpuOptions {
     /// Keep freed memory for the next run (`arena=true`, the default) or return it to the system.
     pub arena: bool,
-    /// Rearrange weights when a graph is loaded (`prepacking=true`, the default): a second copy of them in memory and a
-    /// longer load, for somewhat faster runs.
+    /// Rearrange weights in a copy of their own for faster runs (`prepacking=true`, the default). ONNX Runtime does so when a graph
+    /// is loaded, and keeps what it copied; our kernels do so in the first runs, with AVX2 alone, and let go of it.
     pub prepacking: bool,
     /// Which kernels run attention and products with quantised and float16 matrices.
     pub kernels: Kernels,

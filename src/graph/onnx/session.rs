@@ -79,7 +79,10 @@ impl Chosen<'_> {
             return Ok(None);
         }
         match self.usable_kernels(parts, options.amx) {
-            Ok(product) => Ok(Some(OwnKernels { product, parts, shared_starts: SharedStarts::default() })),
+            Ok(product) => {
+                let (prepacking, shared_starts) = (options.prepacking, SharedStarts::default());
+                Ok(Some(OwnKernels { product, parts, prepacking, shared_starts }))
+            }
             Err(reason) if options.kernels == Kernels::Vintern || options.amx == Some(true) => {
                 Err(GraphError::Kernels { file: self.file.clone(), reason })
             }

@@ -47,7 +47,7 @@ fn fill_bits<const BITS: usize>(matrix: &BlockMatrix<'_>, first: usize, start: u
         for ((offset, target), codes) in loaded.iter_mut().enumerate().zip(codes.chunks_exact(DEPTH * BITS / 32)) {
             if block_of(tile + offset) != block {
                 block = block_of(tile + offset);
-                let (scale, zero) = (weights.scale(block), weights.zero::<BITS>(block));
+                let (scale, zero) = (weights.table.scale(block), weights.table.zero::<BITS>(block));
                 factors = twice.map(|lanes| line::<BITS>(scale, zero, lanes));
             }
             write_tile::<BITS>(codes, twice, factors, target);

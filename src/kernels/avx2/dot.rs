@@ -85,7 +85,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const UNITS: usize>(
             let values = activations.codes.as_ptr().add(place * GROUP);
             let entry = |block: usize| {
                 let block = group * blocks + block;
-                (weights.scale(block), weights.zero::<BITS>(block))
+                (weights.table.scale(block), weights.table.zero::<BITS>(block))
             };
             // One row would wait for its table at the end; more of them need the registers.
             let mut table = [(_mm256_setzero_ps(), _mm256_setzero_si256()); BLOCKS];

@@ -1,12 +1,14 @@
 //! Kernels for processors with AVX2, which have no instruction that adds up four products of bytes.
 //!
 //! Codes are taken as unsigned numbers of 4 bits (those of 8 bits as two such numbers) and activations as signed bytes: the
-//! products of a few dozen inputs then fit 16 bits, and are widened only once for all of them. [`dot`] serves up to four rows, of
-//! which it adds up along the inputs; [`panel`] serves more: it rearranges codes so that a register holds those of eight outputs.
-//! The integers and the order in which scales are applied are the same, and those of the kernels for AVX-512, and so are the
-//! results.
+//! products of a few dozen inputs then fit 16 bits, and are widened only once for all of them. [`packed`] serves few rows where
+//! codes are packed; where they are not, [`dot`] adds up along the inputs. [`panel`] serves more rows: it keeps the codes of a
+//! group such that a register holds those of eight outputs. The integers and the order in which scales are applied are the
+//! same, and those of the kernels for AVX-512, and so are the results.
 
 mod dot;
+mod group;
+mod packed;
 mod panel;
 mod quantise;
 mod vector;
@@ -22,7 +24,8 @@ use std::ops::Range;
 use super::chunk::{self, Lines};
 use super::dense::{self, Dense};
 use super::element::Element;
-use super::matrix_rows::MatrixRows;
+use super::matrix::Codes;
+use super::matrix_rows::{MatrixRows, TableRows};
 use super::product::Shared;
 use super::table::{LEFT_OUT, SET, Scales};
 use super::{Activations, BlockMatrix, GROUP, STRIP};
@@ -40,6 +43,9 @@ const BLOCKS: usize = GROUP / UNIT;
 
 /// Fewest rows that are worth a panel.
 const PANEL_ROWS: usize = 5;
+
+/// The same where codes are packed.
+const PACKED_PANEL_ROWS: usize = 9;
 
 /// Whether this processor can run the kernels.
 pub(super) fn available() -> bool {
@@ -65,23 +71,39 @@ pub(super) unsafe fn strip(
     out: *mut f32,
     scratch: &mut Scratch,
 ) {
-    let form = (matrix.table.format.bits(), matrix.table.format.block_size() / UNIT);
+    match (matrix.table.format.bits(), matrix.table.format.block_size() / UNIT) {
+        // SAFETY: as the caller vouches.
+        (4, 1) => unsafe { strip_of::<4, 1>(activations, rows, matrix, first, added, out, scratch) },
+        (4, 2) => unsafe { strip_of::<4, 2>(activations, rows, matrix, first, added, out, scratch) },
+        (4, _) => unsafe { strip_of::<4, 4>(activations, rows, matrix, first, added, out, scratch) },
+        _ => unsafe { strip_of::<8, 4>(activations, rows, matrix, first, added, out, scratch) },
+    }
+}
+
+/// As [`strip`]. `UNITS`: units of inputs in a block.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn strip_of<const BITS: usize, const UNITS: usize>(
+    activations: &Activations,
+    rows: Range<usize>,
+    matrix: &BlockMatrix<'_>,
+    first: usize,
+    added: &[f32; STRIP],
+    out: *mut f32,
+    scratch: &mut Scratch,
+) {
     // SAFETY: as the caller vouches.
     unsafe {
-        if rows.len() >= PANEL_ROWS {
-            let scratch = &mut scratch.0;
-            return match form {
-                (4, 1) => panel::strip::<4, 1>(activations, rows, matrix, first, added, out, scratch),
-                (4, 2) => panel::strip::<4, 2>(activations, rows, matrix, first, added, out, scratch),
-                (4, _) => panel::strip::<4, 4>(activations, rows, matrix, first, added, out, scratch),
-                _ => panel::strip::<8, 4>(activations, rows, matrix, first, added, out, scratch),
-            };
-        }
-        match form {
-            (4, 1) => dot::strip::<4, 1>(activations, rows, matrix, first, added, out),
-            (4, 2) => dot::strip::<4, 2>(activations, rows, matrix, first, added, out),
-            (4, _) => dot::strip::<4, 4>(activations, rows, matrix, first, added, out),
-            _ => dot::strip::<8, 4>(activations, rows, matrix, first, added, out),
+        match matrix.codes {
+            Codes::Rows(_) if rows.len() < PANEL_ROWS => {
+                dot::strip::<BITS, UNITS>(activations, rows, matrix, first, added, out);
+            }
+            Codes::Packed(codes) if rows.len() < PACKED_PANEL_ROWS => {
+                packed::strip::<BITS, UNITS>(activations, rows, matrix, codes, first, added, out);
+            }
+            _ => panel::strip::<BITS, UNITS>(activations, rows, matrix, first, added, out, &mut scratch.0),
         }
     }
 }
@@ -137,7 +159,9 @@ impl EightRows<'_> {
         }
         group
     }
+}
 
+impl TableRows<'_, LANES> {
     /// Scales of the rows in a block.
     #[inline]
     #[target_feature(enable = "avx2,fma")]

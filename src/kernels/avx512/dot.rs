@@ -58,7 +58,7 @@ unsafe fn some_rows<const ROWS: usize, const BITS: usize, const BLOCK_LANES: usi
         let block = group * blocks_per_group;
         let mut entries = [(_mm512_setzero_ps(), _mm512_setzero_si512()); 4];
         for (index, entry) in entries.iter_mut().enumerate().take(blocks_per_group) {
-            *entry = (weights.scale(block + index), weights.zero::<BITS>(block + index));
+            *entry = (weights.table.scale(block + index), weights.table.zero::<BITS>(block + index));
         }
         // SAFETY: the codes of `ROWS` rows from `row` on are there, as the caller vouches.
         let sums = unsafe {

@@ -108,7 +108,7 @@ impl Scratch {
                 }
                 for block in 0..blocks_per_group {
                     let place = group * blocks_per_group + block;
-                    let zero = weights.zero::<BITS>(place);
+                    let zero = weights.table.zero::<BITS>(place);
                     let bytes =
                         if BITS == 4 { _mm512_mullo_epi32(zero, _mm512_set1_epi32(0x0101_0101)) } else { middle };
                     let mut sum = _mm512_setzero_si512();
@@ -124,7 +124,7 @@ impl Scratch {
                         (panel[0][across], panel[1][across]) = (weights[0], weights[1]);
                     }
                     let entry = &mut self.blocks[index * blocks_per_group + block];
-                    entry.scale[across] = weights.scale(place);
+                    entry.scale[across] = weights.table.scale(place);
                     entry.start[across] = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
                     entry.rest[across] =
                         _mm512_and_si512(_mm512_sub_epi32(zero, _mm512_set1_epi32(128)), _mm512_set1_epi32(0xffff));

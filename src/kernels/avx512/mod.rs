@@ -23,7 +23,7 @@ use super::activations::CodeForm;
 use super::chunk::{self, Lines};
 use super::dense::{self, Dense};
 use super::element::Element;
-use super::matrix_rows::MatrixRows;
+use super::matrix_rows::{MatrixRows, TableRows};
 use super::product::{Shared, parts_of_strip};
 use super::table::{LEFT_OUT, SET, Scales};
 use super::vector::prefetch;
@@ -151,7 +151,9 @@ impl SixteenRows<'_> {
             }
         }
     }
+}
 
+impl TableRows<'_, LANES> {
     /// Scales of the rows in a block.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]

@@ -8,6 +8,7 @@ mod group_query_attention;
 mod matmul;
 mod matmul_nbits;
 mod multi_head_attention;
+mod pages;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,6 +39,8 @@ pub(super) struct OwnParts {
 pub(super) struct OwnKernels {
     pub(super) product: BlockProduct,
     pub(super) parts: OwnParts,
+    /// Whether weights may be rearranged in a copy.
+    pub(super) prepacking: bool,
     /// Where a decoder says which rows begin alike.
     pub(super) shared_starts: SharedStarts,
 }
@@ -56,7 +59,8 @@ impl OwnKernels {
         if parts.quantised || parts.cached_attention.is_some() {
             let mut domain = OperatorDomain::new(CONTRIB_DOMAIN)?;
             if parts.quantised {
-                domain = domain.add(matmul_nbits::MatMulNBits(product))?;
+                let packs = self.prepacking && product.reads_packed();
+                domain = domain.add(matmul_nbits::MatMulNBits::new(product, packs))?;
             }
             if parts.quantised && product.has_attention() {
                 domain = domain.add(multi_head_attention::MultiHeadAttention(product))?;
