@@ -35,7 +35,8 @@ pub struct CpuOptions {
     /// Keep freed memory for the next run (`arena=true`, the default) or return it to the system.
     pub arena: bool,
     /// Rearrange weights in a copy of their own for faster runs (`prepacking=true`, the default). ONNX Runtime does so when a graph
-    /// is loaded, and keeps what it copied; our kernels do so in the first runs, with AVX2 alone, and let go of it.
+    /// is loaded, and keeps what it copied; our kernels do so in the first runs, with AVX2 alone, and on Linux let go of
+    /// what they copied.
     pub prepacking: bool,
     /// Which kernels run attention and products with quantised and float16 matrices.
     pub kernels: Kernels,
