@@ -86,8 +86,14 @@ pub(super) fn size(table: &BlockTable) -> usize {
 }
 
 /// Bytes of sixteen outputs.
-pub(super) fn side_bytes(table: &BlockTable) -> usize {
+fn side_bytes(table: &BlockTable) -> usize {
     SIDE * table.inputs.div_ceil(GROUP) * table.format.group_bytes()
+}
+
+/// The packed codes from output `first` on, which begins sixteen of them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn from_output<'a>(codes: &'a [u8], table: &BlockTable, first: usize) -> &'a [u8] {
+    &codes[first / SIDE * side_bytes(table)..]
 }
 
 /// Where byte `index` of the codes of an output stands.

@@ -9,10 +9,12 @@ use std::ops::Range;
 use super::group::{QUADS, ROWS, Source, TOGETHER, WIDTH, results};
 use super::{BLOCKS, LANES};
 use crate::kernels::matrix_rows::TableRows;
-use crate::kernels::packed::{QUAD, SIDE, side_bytes};
+use crate::kernels::packed::{QUAD, SIDE, from_output};
 use crate::kernels::product::{parts_of_strip, write_totals};
 use crate::kernels::vector::prefetch;
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
+
+const _: () = assert!(WIDTH == SIDE, "what is worked on together stands side by side");
 
 /// How many bytes ahead codes are asked for.
 const AHEAD: usize = 2048;
@@ -42,7 +44,7 @@ pub(super) unsafe fn strip<const BITS: usize, const UNITS: usize>(
 ) {
     for (first, added) in parts_of_strip(first, matrix.table.outputs, added) {
         let table = std::array::from_fn(|index| TableRows::new(matrix.table, first + index * LANES));
-        let codes = &codes[first / SIDE * side_bytes(matrix.table)..];
+        let codes = from_output(codes, matrix.table, first);
         for row in rows.clone().step_by(ROWS) {
             let rows = row..rows.end.min(row + ROWS);
             let mut totals = [[0.0; WIDTH]; ROWS];
@@ -76,8 +78,7 @@ unsafe fn some_rows<const COUNT: usize, const BITS: usize, const UNITS: usize>(
     let mut sums = [[_mm256_setzero_ps(); TOGETHER]; COUNT];
     for group in 0..activations.groups {
         let place = activations.place(group, row);
-        let codes = codes[group * SIDE * GROUP * BITS / 8..].as_ptr();
-        let source = Group { codes, table, first_block: group * BLOCKS / UNITS };
+        let source = Group { codes: group_of::<BITS>(codes, group), table, first_block: group * BLOCKS / UNITS };
         // SAFETY: as the caller vouches.
         unsafe {
             let results = results::<COUNT, BITS, UNITS>(&source, activations, place);
@@ -95,6 +96,12 @@ unsafe fn some_rows<const COUNT: usize, const BITS: usize, const UNITS: usize>(
             unsafe { _mm256_storeu_ps(total.as_mut_ptr(), sum) };
         }
     }
+}
+
+/// Where a group begins in the codes of sixteen outputs.
+#[inline]
+pub(super) fn group_of<const BITS: usize>(codes: &[u8], group: usize) -> *const u8 {
+    codes[group * SIDE * GROUP * BITS / 8..].as_ptr()
 }
 
 /// Doubleword `quad` of a unit of sixteen outputs, of which `codes` begin with the group; see [`Source::codes`].

@@ -10,7 +10,7 @@ use super::group::{QUADS, ROWS, Source, TOGETHER, WIDTH, results};
 use super::{BLOCKS, EightRows, LANES, PaddedGroups, packed, transpose};
 use crate::kernels::matrix::Codes;
 use crate::kernels::matrix_rows::TableRows;
-use crate::kernels::packed::{SIDE, side_bytes};
+use crate::kernels::packed::from_output;
 use crate::kernels::product::{parts_of_strip, write_totals};
 use crate::kernels::{Activations, BlockMatrix, GROUP, STRIP};
 
@@ -79,7 +79,7 @@ impl<'a> Weights<'a> {
     fn new(matrix: &BlockMatrix<'a>, first: usize) -> Self {
         let firsts = [first, first + LANES];
         let codes = match matrix.codes {
-            Codes::Packed(codes) => CodesOfPanel::Packed(&codes[first / SIDE * side_bytes(matrix.table)..]),
+            Codes::Packed(codes) => CodesOfPanel::Packed(from_output(codes, matrix.table, first)),
             Codes::Rows(_) => {
                 let rows = firsts.map(|first| EightRows::new(matrix, first, WIDTH));
                 CodesOfPanel::Rows(Box::new((rows, [[0; GROUP]; LANES])))
@@ -109,11 +109,13 @@ impl Panel {
         match &mut weights.codes {
             CodesOfPanel::Rows(rows) => self.transpose::<BITS>(&rows.0, group, &mut rows.1),
             CodesOfPanel::Packed(codes) => {
-                let codes = codes[group * SIDE * GROUP * BITS / 8..].as_ptr();
-                for (place, target) in self.codes.iter_mut().enumerate().take(BLOCKS * BITS / 4 * QUADS) {
-                    let (unit, half, quad) = (place / QUADS / (BITS / 4), place / QUADS % (BITS / 4), place % QUADS);
-                    // SAFETY: a group's codes are there.
-                    *target = unsafe { packed::codes_of::<BITS>(codes, unit, half, quad) };
+                let codes = packed::group_of::<BITS>(codes, group);
+                for (part, places) in self.codes.chunks_exact_mut(QUADS).enumerate().take(BLOCKS * BITS / 4) {
+                    let (unit, half) = (part / (BITS / 4), part % (BITS / 4));
+                    for (quad, place) in places.iter_mut().enumerate() {
+                        // SAFETY: a group's codes are there.
+                        *place = unsafe { packed::codes_of::<BITS>(codes, unit, half, quad) };
+                    }
                 }
             }
         }
